@@ -1,7 +1,7 @@
 //! Failures of commands: what, why, what now, and a code.
 
 use crate::codes;
-use crate::writing::json_text;
+use crate::escaping::json_text;
 use fernwart_certs::approve::SignError;
 use fernwart_certs::catalogue::CatalogueError;
 use fernwart_certs::keyfile::KeyFileError;

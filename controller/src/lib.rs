@@ -8,6 +8,7 @@ mod note;
 
 pub mod cli;
 mod codes;
+mod escaping;
 mod failure;
 mod homes;
 pub mod operate;

@@ -3,8 +3,8 @@
 //! Ctrl-C at a question ends the program at once with a message that nothing was done. The thread
 //! that asks is blocked in a read and cannot be woken, so another thread listens for the signal.
 
+use crate::escaping::shell_word;
 use crate::failure::{Exit, Failure};
-use crate::writing::shell_word;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::IsTerminal;
 use std::time::Duration;

@@ -5,8 +5,8 @@
 use crate::code::{Denial, Refusal};
 use crate::document::{Outcome, UnixMs};
 use crate::id::{JobId, KeyId, MachineId, RunId};
-use crate::staff::Verdict;
 use crate::text::{MachineName, Text};
+use crate::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 
 /// How long events are sent.

@@ -23,4 +23,5 @@ pub mod text;
 pub mod to_agent;
 pub mod to_hub;
 mod unpack;
+pub mod verdict;
 pub mod version;

@@ -17,6 +17,7 @@ use crate::row::{Row, tag};
 use crate::text::{Blob, List, MachineName, Text};
 use crate::to_agent::CatalogueFile;
 use crate::to_hub::Note;
+pub use crate::verdict::Verdict;
 use crate::version::MIN;
 use serde::{Deserialize, Serialize};
 
@@ -283,20 +284,6 @@ pub enum Presence {
     Online(u32),
     /// Not linked.
     Away,
-}
-
-/// The worst finding in a machine's newest report. Its variants are frozen; rows carry others under
-/// a tag ([`crate::row::tag::HEALTH`]).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
-    /// No report yet.
-    Unknown,
-    /// Nothing found.
-    Well,
-    /// The first warning.
-    Warn(Text<128>),
-    /// The first critical finding.
-    Crit(Text<128>),
 }
 
 /// One machine in a list, with the fields of version 1; later additions are tags of its [`Row`].

@@ -41,6 +41,15 @@ pub(crate) fn read(path: impl AsRef<Path>) -> Option<String> {
     read_bytes(path).ok().map(|bytes| shown(&bytes))
 }
 
+/// The names in a folder, sorted.
+pub(crate) fn names_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| shown(entry.file_name().as_encoded_bytes()));
+    let mut names: Vec<String> = names.filter(|name| wanted(name)).collect();
+    names.sort();
+    names
+}
+
 /// Trims a text and cuts it to at most 200 bytes.
 pub(crate) fn clipped(text: &str) -> String {
     Text::<200>::clipped(text.trim()).as_raw().to_owned()

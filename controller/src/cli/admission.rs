@@ -1,7 +1,7 @@
 //! Admission of machines and staff: invitations, the pending list, the four words; and retiring
 //! machines.
 
-use super::machines::{new_customer, one};
+use super::choosing::{agree_to_name, new_customer, one};
 use super::output::{Cell, Rows, ago, moment};
 use super::prompt::Confirm;
 use super::{Exit, Failure, HomePaths, Shape, ShapeArgs, say, span, with_session};
@@ -11,7 +11,7 @@ use fernwart_certs::join::four_words;
 use fernwart_client::target::nearest_of;
 use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::Language;
-use fernwart_protocol::id::{CustomerId, Digest, TokenId};
+use fernwart_protocol::id::{Digest, TokenId};
 use fernwart_protocol::network::Network;
 use fernwart_protocol::staff::{Admission, CustomerRow, Label, PendingMachine, Presence, Token, TokenKind};
 use fernwart_protocol::text::{List, MachineName, Text};
@@ -232,30 +232,6 @@ pub(crate) struct Admit {
     /// Yes, this name, though a machine of another customer had it before
     #[arg(long, value_name = "NAME", require_equals = true)]
     yes: Option<String>,
-}
-
-/// Asks for confirmation before a machine gets a name that a machine of another customer had:
-/// people who know the name may mean the other machine.
-///
-/// # Errors
-/// When nobody confirms, or the hub does not answer.
-pub(crate) async fn agree_to_name(
-    session: &mut Session,
-    (wanted, customer): (&MachineName, CustomerId),
-    (yes, nothing): (Option<&str>, &'static str),
-) -> Result<(), Failure> {
-    let Some(before) = session.formerly(wanted).await?.into_iter().find(|row| row.customer != customer) else {
-        return Ok(());
-    };
-    let now_is = match before.name == *wanted {
-        true => format!("that is retired (last seen {})", ago(before.seen_at, now())),
-        false => format!("that is called {} now", before.name),
-    };
-    note!(
-        "{wanted} was the name of a machine of {} {now_is}. What names it from then on means this one.",
-        before.customer_name
-    );
-    Confirm { to: "to give it that name, or choose another", word: wanted.as_str(), yes, nothing }.ask()
 }
 
 async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMachine, Failure> {

@@ -1,7 +1,7 @@
 //! `fernwart facts`: a machine's stored facts, now or earlier, and their changes.
 
+use super::choosing::one;
 use super::diagnose::stored;
-use super::machines::one;
 use super::output::{Rows, Shape, json_text, moment, rfc3339};
 use super::{Exit, Failure, HomePaths, say, span, with_session};
 use clap::Args;

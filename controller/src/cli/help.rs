@@ -1,6 +1,6 @@
 //! Help: the commands by purpose, and topics that concern several of them.
 
-use super::{Arguments, Exit, Failure, codes, fields, say};
+use super::{Arguments, Exit, Failure, fields, say};
 use clap::{Command, CommandFactory};
 use fernwart_client::target::nearest_of;
 
@@ -97,7 +97,7 @@ pub(super) fn explain(words: &[String]) -> Result<Exit, Failure> {
 /// Explains a code, if the word is one.
 fn other(word: &str) -> Result<Exit, Failure> {
     if word.to_lowercase().starts_with("fw-") || word.to_lowercase().starts_with("other(") {
-        return codes::explain(word);
+        return super::code::explain(word);
     }
     let commands = GROUPS.iter().flat_map(|(_, names)| names.iter().copied());
     let known = commands.chain(TOPICS.iter().map(|(name, ..)| *name));

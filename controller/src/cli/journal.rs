@@ -1,7 +1,7 @@
 //! Records: shows and exports a machine's receipts from the hub, and verifies exported records
 //! offline, without a hub or a home.
 
-use super::machines::chosen;
+use super::choosing::chosen;
 use super::output::{Cell, Rows};
 use super::{Exit, Failure, HomePaths, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};

@@ -1,17 +1,15 @@
 //! Machines and customers: listing, pinging, labels, groups, names, alarms.
 
-use super::admission::agree_to_name;
+use super::choosing::{agree_to_name, chosen, chosen_of, new_customer, one};
 use super::output::{Cell, Rows, Shape, day, moment};
 use super::{Exit, Failure, HomePaths, ShapeArgs, TargetArgs, say, span, with_session};
 use clap::{Args, Subcommand};
-use fernwart_client::target::{BadTarget, Target, select};
-use fernwart_client::{Session, now};
+use fernwart_client::now;
+use fernwart_client::target::Target;
 use fernwart_protocol::diagnosis::Language;
-use fernwart_protocol::id::{CustomerId, MachineId};
+use fernwart_protocol::id::MachineId;
 use fernwart_protocol::row::Row;
-use fernwart_protocol::staff::{
-    CustomerRow, Label, MachineHealth, MachineRow, Membership, OtherHealth, Presence, Verdict,
-};
+use fernwart_protocol::staff::{Label, MachineHealth, MachineRow, Membership, OtherHealth, Presence, Verdict};
 use fernwart_protocol::text::{ALL, List, MachineName, Text, escaped};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -154,65 +152,6 @@ pub(crate) fn ls(command: &Ls, homes: &HomePaths) -> Result<Exit, Failure> {
 /// `1 machine`, `7 machines`.
 pub(crate) fn machines_in_words(count: usize) -> String {
     if count == 1 { "1 machine".to_owned() } else { format!("{count} machines") }
-}
-
-/// The machines that a target selects. For an unknown name the error says what became of that
-/// machine.
-///
-/// # Errors
-/// When a word matches nothing, or no machine is left.
-pub(super) async fn chosen(session: &mut Session, target: &Target) -> Result<Vec<Row<MachineRow>>, Failure> {
-    let machines = session.machines().await?;
-    chosen_of(session, target, &machines).await
-}
-
-/// The same, with the machines already fetched.
-async fn chosen_of(
-    session: &mut Session,
-    target: &Target,
-    machines: &[Row<MachineRow>],
-) -> Result<Vec<Row<MachineRow>>, Failure> {
-    match select(target, machines) {
-        Err(BadTarget::NoMatch { word, meant }) => Err(match what_became_of(session, &word, machines).await {
-            Some((what, now)) => Failure::new(Exit::Usage, "FW-CLI-02", what).now(now),
-            None => BadTarget::NoMatch { word, meant }.into(),
-        }),
-        selected => Ok(selected?),
-    }
-}
-
-/// What became of a machine that had this name or waits to get it, and what to do.
-async fn what_became_of(session: &mut Session, word: &str, machines: &[Row<MachineRow>]) -> Option<(String, String)> {
-    let name: MachineName = word.parse().ok()?;
-    // A technician who may not list pending machines gets the general answer.
-    let (waiting, _) = session.pending().await.unwrap_or_default();
-    if waiting.iter().any(|machine| machine.hostname.as_raw() == word) {
-        return Some((format!("{word} is not admitted yet"), format!("fernwart admit {word}")));
-    }
-    let rows = session.formerly(&name).await.ok()?;
-    let is_here = |row: &&Row<MachineRow>| machines.iter().any(|machine| machine.id == row.id);
-    let renamed: Vec<&str> = rows.iter().filter(is_here).map(|row| row.name.as_str()).collect();
-    if !renamed.is_empty() {
-        let renamed = renamed.join(" or ");
-        return Some((format!("{word} is called {renamed} now"), format!("the same with {renamed}")));
-    }
-    let retired = rows.first()?;
-    let what = format!("{word} is retired, or its owner has left (last seen {})", moment(retired.seen_at));
-    Some((what, "it comes back with a new invitation: fernwart invite".to_owned()))
-}
-
-/// One machine by its name, with a suggestion if it is misspelt.
-pub(super) async fn one(session: &mut Session, name: &str) -> Result<Row<MachineRow>, Failure> {
-    let target = Target { words: vec![name.to_owned()], ..Target::default() };
-    let selected = chosen(session, &target).await?;
-    match selected.as_slice() {
-        [row] => Ok(row.clone()),
-        rows => Err(Failure::new(
-            Exit::Usage,
-            "FW-CLI-02",
-            format!("{name:?} means {} machines; one is wanted", rows.len()),
-        )),
-    }
 }
 
 /// Show one machine.
@@ -474,16 +413,4 @@ pub(crate) fn customer(command: &Customer, homes: &HomePaths) -> Result<Exit, Fa
             rows.print(shape.output)
         }
     }
-}
-
-pub(super) fn new_customer(name: &str, language: Language) -> Result<CustomerRow, Failure> {
-    let name: Text<120> = name
-        .trim()
-        .parse()
-        .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a customer's name has at most 120 bytes"))?;
-    if name.is_empty() {
-        return Err(Failure::new(Exit::Usage, "FW-CLI-01", "a customer needs a name"));
-    }
-    let id = CustomerId::from_bytes(fernwart_certs::random());
-    Ok(CustomerRow { id, name, language: Text::clipped(language.as_str()), machines: 0 })
 }

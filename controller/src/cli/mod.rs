@@ -2,6 +2,8 @@
 
 mod admission;
 mod approve;
+mod choosing;
+mod code;
 mod diagnose;
 mod doctor;
 mod events;
@@ -23,7 +25,6 @@ mod tally;
 mod terminal;
 mod usage;
 
-pub(crate) use crate::codes;
 pub use crate::failure::{Exit, Failure, chain};
 pub use crate::homes::HomePaths;
 pub(crate) use crate::prompt;

@@ -1,7 +1,7 @@
 //! Lists in five shapes: a table, JSON, JSON lines, CSV, names.
 
 use super::{Exit, Failure, say};
-pub(crate) use crate::writing::{harmless, json_text, shell_word};
+pub(crate) use crate::escaping::{harmless, json_text, shell_word};
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use fernwart_protocol::document::UnixMs;

@@ -1,7 +1,7 @@
 //! Findings: the result of judging facts.
 
+use super::both::Both;
 use super::reason::Cause;
-use super::rule::Both;
 use crate::document::UnixMs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -6,11 +6,13 @@
 //! unknown, a gap is a blind spot, and with any other reason the check does not apply. A missing
 //! answer is never ok.
 
+use super::both::Both;
 use super::finding::{Finding, Severity, Unknown};
+use super::judgement::Judgement;
 use super::past::Past;
 use super::reason::{Cause, Class, Reason, Reasons};
 use super::report::{Answer, Section};
-use super::rule::{Both, Condition, Gap, Level, Rule, Rules};
+use super::rule::{Condition, Gap, Level, Rule, Rules};
 use super::wording::{Language, fill};
 use crate::document::{SectionName, UnixMs};
 use serde_json::{Value, json};
@@ -18,29 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum number of findings of one rule; the number of further ones is reported.
 const FINDINGS_PER_RULE: usize = 16;
-
-/// The result of judging.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Judgement {
-    /// Rules that were decided: ok, or with a finding.
-    pub checks: u32,
-    /// Of these, rules that found nothing, by name.
-    pub well: Vec<String>,
-    /// Faults, worst first, then by rule.
-    pub findings: Vec<Finding>,
-    /// Notes: worth knowing, but no fault; includes blind spots.
-    pub notes: Vec<Finding>,
-    /// Checks that should have an answer and have none.
-    pub unknown: Vec<Unknown>,
-    /// Rules that have nothing to judge here.
-    pub not_applicable: u32,
-    /// Rules that have no answer yet, by name: a slow program is still running.
-    pub not_yet: Vec<String>,
-    /// How many findings of a rule were left out, by rule.
-    pub left_out: BTreeMap<String, u32>,
-    /// What the next diagnosis must remember of this one.
-    pub past: Past,
-}
 
 /// Evaluates every rule of the wanted sections on the gathered sections, which may be more
 /// ([`Rules::needed`]).

@@ -4,10 +4,12 @@
 //! technician's program for display. Facts travel as JSON by section, so that a new fact breaks no
 //! program.
 
+mod both;
 mod builtin;
 pub mod facts;
 mod finding;
 mod judge;
+mod judgement;
 mod past;
 mod pattern;
 mod plugin;
@@ -16,12 +18,14 @@ mod report;
 mod rule;
 mod wording;
 
+pub use both::Both;
 pub use builtin::builtin_rules;
 pub use finding::{Finding, Severity, State, Unknown};
-pub use judge::{Judgement, judge};
+pub use judge::judge;
+pub use judgement::Judgement;
 pub use past::{Counters, Past};
 pub use pattern::{From, Pattern, builtin_patterns};
 pub use reason::{Cause, Class, Reason, Reasons};
 pub use report::{Answer, Counts, PackError, Report, Section, Summary};
-pub use rule::{BadRule, Both, Condition, Gap, Level, Rule, Rules, Test};
+pub use rule::{BadRule, Condition, Gap, Level, Rule, Rules, Test};
 pub use wording::{Language, bytes_in_words, fill, pct_in_words};

@@ -3,7 +3,7 @@
 //! It travels and is stored as JSON compressed with zstd. Its receipt hashes exactly those bytes.
 
 use super::finding::{Finding, Severity, State, Unknown};
-use super::judge::Judgement;
+use super::judgement::Judgement;
 use super::reason::{Cause, Reason};
 use crate::document::{SectionName, UnixMs};
 use crate::limits::{REPORT_BYTES, REPORT_PLAIN_BYTES};

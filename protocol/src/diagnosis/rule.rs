@@ -3,22 +3,13 @@
 //! A rule looks at one section, or at each entry of one list in it. Its levels are tried in order;
 //! the first one whose conditions all hold makes the finding.
 
+use super::both::Both;
 use super::finding::Severity;
 use super::reason::{Cause, Reason};
 use crate::document::SectionName;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
-
-/// A text in both languages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Both {
-    /// English.
-    pub en: String,
-    /// German.
-    pub de: String,
-}
 
 /// Rules, and texts for blind spots. Also the format of a rule file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -1,6 +1,6 @@
 //! Numbers in words, and texts with facts inserted, in both languages.
 
-use super::rule::Both;
+use super::both::Both;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

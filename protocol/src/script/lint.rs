@@ -3,7 +3,7 @@
 use super::bundle::{BundleName, FileName};
 use super::manifest::{ExitMeaning, Interpreter, Limits, Manifest, Platform, Privilege};
 use super::parameter::{Declared, Kind, PARAMETERS, Value};
-use super::reader::Reader;
+use super::reader::{Mistake, Reader};
 use crate::diagnosis::Both;
 use crate::document::UnixMs;
 use regex::RegexBuilder;
@@ -21,8 +21,26 @@ const LIMITS: [(&str, u32, u32, Option<u32>); 5] = [
     ("output_mib", 1, 1024, Some(64)),
 ];
 
+impl Manifest {
+    /// Reads a manifest's text.
+    ///
+    /// # Errors
+    /// Every mistake in it, in the order of the text.
+    pub fn read(text: &str) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let mut file = Reader::file(text, &mut mistakes);
+        let manifest = read(&mut file);
+        file.finish();
+        mistakes.sort_by_key(|mistake| mistake.span.start);
+        match manifest {
+            Some(manifest) if mistakes.is_empty() => Ok(manifest),
+            _ => Err(mistakes),
+        }
+    }
+}
+
 /// Reads the complete file; `None` if a required field is missing.
-pub(super) fn read(file: &mut Reader<'_, '_>) -> Option<Manifest> {
+fn read(file: &mut Reader<'_, '_>) -> Option<Manifest> {
     let name = file.required::<BundleName>("name");
     let version = file.required::<u32>("version");
     if let Some(zero) = version.as_ref().filter(|version| *version.get_ref() == 0) {

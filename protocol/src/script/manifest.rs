@@ -5,7 +5,7 @@
 
 use super::bundle::{BundleName, FileName};
 use super::parameter::Declared;
-use super::reader::{Mistake, Reader};
+
 use crate::diagnosis::Both;
 use crate::document::{ActionKind, UnixMs};
 use serde::{Deserialize, Serialize};
@@ -151,22 +151,6 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a manifest's text.
-    ///
-    /// # Errors
-    /// Every mistake in it, in the order of the text.
-    pub fn read(text: &str) -> Result<Self, Vec<Mistake>> {
-        let mut mistakes = Vec::new();
-        let mut file = Reader::file(text, &mut mistakes);
-        let manifest = super::lint::read(&mut file);
-        file.finish();
-        mistakes.sort_by_key(|mistake| mistake.span.start);
-        match manifest {
-            Some(manifest) if mistakes.is_empty() => Ok(manifest),
-            _ => Err(mistakes),
-        }
-    }
-
     /// Whether running it is a look or an act. A dry run or a script that only reads is a look,
     /// unless it may use services, set the clock or use the network: over the loopback interface,
     /// much of a computer can be controlled.

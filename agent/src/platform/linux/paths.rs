@@ -6,6 +6,7 @@ use crate::platform::linux::facts::mounts;
 use fernwart_protocol::diagnosis::{Cause, Reason};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -72,4 +73,15 @@ pub(crate) fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
         FileType::Directory => Err(std::io::ErrorKind::IsADirectory.into()),
         _ => Err(std::io::ErrorKind::InvalidInput.into()),
     }
+}
+
+/// Whether a process holds a lock on a file (/proc/locks: `MAJOR:MINOR:INODE`).
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let Ok(data) = path.metadata() else { return false };
+    let inode = data.ino();
+    let locks = crate::collect::read("/proc/locks").unwrap_or_default();
+    locks
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5)?.rsplit(':').next()?.parse::<u64>().ok())
+        .any(|i| i == inode)
 }

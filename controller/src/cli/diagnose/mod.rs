@@ -2,7 +2,7 @@
 
 mod screen;
 
-use super::machines::chosen;
+use super::choosing::chosen;
 use super::output::{Cell, Rows, harmless, is_watched, json_text};
 use super::parallel::Parallel;
 use super::tally::{FailOn, Require, Tally};

@@ -1,6 +1,7 @@
 //! `fernwart job logs`: the output of a job's runs, and how each ended.
 
-use super::{exit_of, is_open, outcome_in_words};
+use super::state::is_open;
+use super::{exit_of, outcome_in_words};
 use crate::cli::diagnose::{report_in_words, result_line, status};
 use crate::cli::output::{Rows, Shape, json_text, moment};
 use crate::cli::{Exit, Failure, HomePaths, ShapeArgs, say, terminal, with_session};

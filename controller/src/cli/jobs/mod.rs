@@ -1,17 +1,19 @@
 //! Jobs: listing, progress, results, watching, cancelling.
 
 mod logs;
+pub(crate) mod state;
 
 use super::output::{Cell, Rows, Shape, moment};
 use super::run::{Retry, retry};
 use super::{Exit, Failure, HUB_BACK, HUB_GONE, HomePaths, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
-use fernwart_client::{Answer, Answered, JobEvent, RunState};
+use fernwart_client::{Answer, Answered, JobEvent};
 use fernwart_protocol::document::Outcome;
 use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::staff::RunRow;
 use fernwart_protocol::text::escaped;
 use serde_json::Value;
+use state::is_open;
 use std::collections::HashMap;
 
 /// Jobs.
@@ -73,17 +75,6 @@ fn ls(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
         ]);
     }
     rows.print(shape)
-}
-
-/// A run's state; `None` if a newer hub sends a state that this program does not know.
-pub(super) fn state_of(run: &RunRow) -> Option<RunState> {
-    run.state.as_raw().parse().ok()
-}
-
-/// Whether a run may still begin or continue. A state that this program does not know counts as
-/// open.
-pub(super) fn is_open(run: &RunRow) -> bool {
-    state_of(run).is_none_or(|state| !state.is_final())
 }
 
 /// Maximum number of runs whose reasons are shown with a job.

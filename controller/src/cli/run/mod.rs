@@ -10,7 +10,7 @@ use super::prompt::{self, Confirm};
 use super::script::{approved, in_words};
 use super::tally::{FailOn, Require, Tally};
 use super::{Exit, Failure, HUB_BACK, HUB_GONE, HomePaths, TargetArgs, with_session};
-use crate::cli::machines::chosen;
+use crate::cli::choosing::chosen;
 use clap::Args;
 use fernwart_client::{Answer, Answered, JobEvent, Session, Work};
 use fernwart_protocol::document::{Action, ActionKind};

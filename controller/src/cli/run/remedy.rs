@@ -6,8 +6,8 @@
 use super::super::script::approved;
 use super::super::{Exit, Failure};
 use super::{Plan, checked, secrets, sha256_of};
+use crate::cli::choosing::chosen;
 use crate::cli::diagnose::{look_again, status, stored, unreadable};
-use crate::cli::machines::chosen;
 use crate::cli::{HUB_BACK, HUB_GONE};
 use fernwart_client::target::Target;
 use fernwart_client::{Answer, JobEvent, Session};

@@ -1,7 +1,7 @@
 //! Repeats a job. The hub returns the earlier orders; their content is trusted only if staff signed
 //! them, and is shown before it is sent again.
 
-use super::super::jobs::{is_open, state_of};
+use super::super::jobs::state::{is_open, state_of};
 use super::super::machines::machines_in_words;
 use super::super::output::{Shape, moment};
 use super::super::parallel::Parallel;

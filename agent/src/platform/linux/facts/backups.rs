@@ -1,7 +1,7 @@
 //! The age of the last good backup. Backups that fail unnoticed for months cost small firms their
 //! data.
 
-use super::services::{Unit, properties};
+use super::units::{Unit, properties};
 use crate::collect::bytes::clipped;
 use crate::collect::counting::Counting;
 use fernwart_protocol::diagnosis::facts::{Backup, LIST};

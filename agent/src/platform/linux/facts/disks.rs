@@ -2,7 +2,7 @@
 
 use super::mounts::{self, Mount};
 use super::smart;
-use crate::collect::bytes::{clipped, read_bytes, shown};
+use crate::collect::bytes::{clipped, names_in, read_bytes, shown};
 use crate::collect::counting::Counting;
 use crate::collect::{budget, missing, pct, read};
 use fernwart_protocol::diagnosis::facts::{Array, Disks, Filesystem, LIST, MissingMount, Pool};
@@ -232,7 +232,7 @@ fn missing_mounts(fstab: &[u8], table: &[Mount]) -> Vec<MissingMount> {
 
 /// Software RAIDs, from sysfs (Documentation/admin-guide/md.rst).
 fn arrays(block: &Path) -> Vec<Array> {
-    let devices = names(block, |name| name.starts_with("md"));
+    let devices = names_in(block, |name| name.starts_with("md"));
     let array = |name: String| {
         let folder = block.join(&name).join("md");
         let text = |file: &str| read(folder.join(file)).map(|text| text.trim().to_owned());
@@ -242,7 +242,7 @@ fn arrays(block: &Path) -> Vec<Array> {
             return None;
         }
         let disks = text("raid_disks").and_then(|number| number.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-        let members = names(&folder, |name| name.starts_with("dev-"));
+        let members = names_in(&folder, |name| name.starts_with("dev-"));
         let states = members.iter().map(|member| read(folder.join(member).join("state")).unwrap_or_default());
         let (mut working, mut faulty) = (0u32, 0);
         for state in states {
@@ -271,21 +271,12 @@ fn arrays(block: &Path) -> Vec<Array> {
 
 /// ZFS pools, from /proc: `zpool` would hang if a pool does.
 fn pools(kstat: &Path) -> Vec<Pool> {
-    let found = names(kstat, |_| true);
+    let found = names_in(kstat, |_| true);
     let pool = |name: String| {
         let state = read(kstat.join(&name).join("state"))?;
         Some(Pool { name: clipped(&name), state: clipped(&state) })
     };
     found.into_iter().filter_map(pool).take(LIST).collect()
-}
-
-/// The names in a folder, sorted.
-pub(super) fn names(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let names = entries.flatten().map(|entry| shown(entry.file_name().as_encoded_bytes()));
-    let mut names: Vec<String> = names.filter(|name| wanted(name)).collect();
-    names.sort();
-    names
 }
 
 #[cfg(test)]

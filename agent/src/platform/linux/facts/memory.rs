@@ -1,7 +1,8 @@
 //! Memory and swap.
 
 use super::kmsg::{self, Record};
-use super::{disks, pressure};
+use super::pressure;
+use crate::collect::bytes::names_in;
 use crate::collect::counting::Counting;
 use crate::collect::{missing, pct, read};
 use fernwart_protocol::diagnosis::facts::Memory;
@@ -114,7 +115,7 @@ fn swap(table: &str) -> (u64, u64) {
 
 /// Errors of memory modules (Documentation/driver-api/edac.rst).
 fn hardware(memory: &mut Memory, counting: &Counting, folder: &Path) {
-    let controllers = disks::names(folder, |name| name.strip_prefix("mc").is_some_and(|n| n.parse::<u32>().is_ok()));
+    let controllers = names_in(folder, |name| name.strip_prefix("mc").is_some_and(|n| n.parse::<u32>().is_ok()));
     if controllers.is_empty() {
         missing(&mut memory.why, &["ecc_corrected_since", "ecc_uncorrected"], &Reason::NotSupported.into());
         return;

@@ -22,6 +22,7 @@ mod smart;
 mod sources;
 mod system;
 mod time;
+mod units;
 mod updates;
 
 pub(crate) use system::hostname;

@@ -1,7 +1,6 @@
 //! Batteries and mains power, from the kernel.
 
-use super::disks;
-use crate::collect::bytes::clipped;
+use crate::collect::bytes::{clipped, names_in};
 use crate::collect::{pct, read};
 use fernwart_protocol::diagnosis::Reason;
 use fernwart_protocol::diagnosis::facts::{Battery, Power};
@@ -13,7 +12,7 @@ pub(super) fn facts() -> Power {
 
 fn of(folder: &Path) -> Power {
     let mut power = Power::default();
-    for name in disks::names(folder, |_| true).into_iter().take(16) {
+    for name in names_in(folder, |_| true).into_iter().take(16) {
         let sys = |file: &str| read(folder.join(&name).join(file)).map(|text| text.trim().to_owned());
         let number = |file: &str| sys(file).and_then(|text| text.parse::<f64>().ok());
         match sys("type").as_deref() {

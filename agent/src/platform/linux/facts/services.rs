@@ -3,6 +3,7 @@
 //! A D-Bus library would be larger than all sections together, and busctl is installed wherever
 //! systemd is.
 
+use super::units::{MANAGER, Unit, properties};
 use super::{backups, netlink, printers};
 use crate::collect::bytes::clipped;
 use crate::collect::counting::Counting;
@@ -12,8 +13,6 @@ use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Instant;
-
-const MANAGER: &str = "org.freedesktop.systemd1";
 
 /// Maximum number of units whose properties are queried.
 const ASKED: usize = 16;
@@ -46,17 +45,6 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Services {
     services
 }
 
-/// One unit, as returned by `ListUnits`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unit {
-    pub(super) name: String,
-    pub(super) description: String,
-    pub(super) active: String,
-    pub(super) sub: String,
-    /// Its D-Bus object.
-    pub(super) object: String,
-}
-
 fn list(until: Instant) -> Result<Vec<Unit>, Cause> {
     let arguments = [
         "--system",
@@ -82,16 +70,6 @@ fn parse(text: &str) -> Option<Vec<Unit>> {
         Unit { name: field(0), description: field(1), active: field(3), sub: field(4), object: field(6) }
     };
     Some(units.iter().map(unit).collect())
-}
-
-/// Properties of a service, in the order of `names`.
-pub(super) fn properties(unit: &Unit, names: &[&str], until: Instant) -> Option<Vec<Value>> {
-    let mut arguments = vec!["--system", "--json=short", "--timeout=1", "get-property", MANAGER, &unit.object];
-    arguments.push("org.freedesktop.systemd1.Service");
-    arguments.extend(names);
-    let text = child::ask("busctl", &arguments, until).ok()?;
-    let values = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?.get("data").cloned());
-    Some(values.collect::<Vec<_>>()).filter(|values| values.len() == names.len())
 }
 
 fn fill(services: &mut Services, units: &[Unit], counting: &Counting, until: Instant) {

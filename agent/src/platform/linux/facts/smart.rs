@@ -1,7 +1,6 @@
 //! Drives, with the health they report themselves (smartctl).
 
-use super::disks;
-use crate::collect::bytes::{clipped, shown};
+use crate::collect::bytes::{clipped, names_in, shown};
 use crate::collect::counting::Counting;
 use crate::collect::{budget, child, read};
 use fernwart_protocol::diagnosis::facts::Drive;
@@ -41,7 +40,7 @@ pub(super) fn drives(counting: &Counting, until: Instant) -> Vec<Drive> {
     let is_drive =
         |name: &str| ["sd", "nvme", "vd", "hd", "xvd", "mmcblk"].iter().any(|prefix| name.starts_with(prefix));
     let mut names =
-        disks::names(Path::new("/sys/block"), |name| is_drive(name) && !name.contains("boot") && has_medium(name));
+        names_in(Path::new("/sys/block"), |name| is_drive(name) && !name.contains("boot") && has_medium(name));
     names.truncate(DRIVES);
     let reports_health = |name: &str| ["sd", "nvme", "hd"].iter().any(|prefix| name.starts_with(prefix));
     let has_smartctl = child::find("smartctl").is_some();

@@ -1,10 +1,9 @@
 //! The package sources of apt: which are configured, which were never fetched, which could not be
 //! verified.
 
-use super::disks;
-use super::updates::is_locked;
-use crate::collect::bytes::clipped;
+use crate::collect::bytes::{clipped, names_in};
 use crate::collect::{child, read};
+use crate::platform::linux::paths::is_locked;
 use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,7 +65,7 @@ pub(super) fn without(sources: &[Source], lists: &Path) -> Lacks {
     if sources.is_empty() {
         return Lacks::All;
     }
-    let there = disks::names(lists, |_| true);
+    let there = names_in(lists, |_| true);
     let mut fetched: BTreeMap<(&str, &str), bool> = BTreeMap::new();
     for source in sources {
         // A release's list names the others; a flat source has none.
@@ -116,13 +115,13 @@ pub(super) fn bad(lists: &Path, age_days: Option<f64>) -> Result<Vec<String>, Ca
     }
     let mut bad = Vec::new();
     // A verified list is moved away from here; a rejected one stays.
-    for name in disks::names(&partial, |name| name.ends_with("Release") || name.ends_with("Release.FAILED")) {
+    for name in names_in(&partial, |name| name.ends_with("Release") || name.ends_with("Release.FAILED")) {
         bad.push(clipped(&format!("{} (its signature could not be verified)", source_name(&name))));
     }
     // Only checked while lists are fresh: old lists are reported separately.
     if age_days.is_some_and(|days| days < 2.0) {
         let now = crate::now() / 1000;
-        for name in disks::names(lists, |name| name.ends_with("Release")) {
+        for name in names_in(lists, |name| name.ends_with("Release")) {
             let file: PathBuf = lists.join(&name);
             let text = read(&file).unwrap_or_default();
             let until = text.lines().take(40).find_map(|line| line.strip_prefix("Valid-Until: "));

@@ -1,7 +1,6 @@
 //! Name, operating system, kind of machine, boots.
 
-use super::disks;
-use crate::collect::bytes::{clipped, shown};
+use crate::collect::bytes::{clipped, names_in, shown};
 use crate::collect::{child, missing, read};
 use fernwart_protocol::diagnosis::facts::System;
 use fernwart_protocol::diagnosis::{Cause, Reason};
@@ -116,9 +115,8 @@ fn restart(system: &mut System) {
         );
         return;
     }
-    let installed = disks::names(Path::new("/lib/modules"), |name| {
-        Path::new("/lib/modules").join(name).join("modules.dep").exists()
-    });
+    let installed =
+        names_in(Path::new("/lib/modules"), |name| Path::new("/lib/modules").join(name).join("modules.dep").exists());
     let newest = newest_kernel(&system.kernel, &installed).unwrap_or_else(|| system.kernel.clone());
     // A self-built kernel has no such modules folder, so other kernels are not its updates.
     let is_newer = installed.contains(&system.kernel) && newest != system.kernel;

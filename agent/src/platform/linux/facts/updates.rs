@@ -1,14 +1,13 @@
 //! Pending updates, from lists that the machine has already fetched, without network access; and
 //! what keeps its package manager from working.
 
-use super::disks;
 use super::sources::{self, Lacks, Source};
-use crate::collect::bytes::{clipped, read_bytes, shown};
-use crate::collect::{Surroundings, child, locked, missing, read};
+use crate::collect::bytes::{clipped, names_in, read_bytes, shown};
+use crate::collect::{Surroundings, child, locked, missing};
+use crate::platform::linux::paths::is_locked;
 use fernwart_protocol::diagnosis::facts::{LIST, Updates};
 use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -130,7 +129,7 @@ fn apt_state(updates: &mut Updates, complaints: Complaints) {
             if is_empty {
                 broken.push("the list of installed packages is empty".to_owned());
             }
-            if !disks::names(Path::new("/var/lib/dpkg/updates"), |name| name.parse::<u32>().is_ok()).is_empty() {
+            if !names_in(Path::new("/var/lib/dpkg/updates"), |name| name.parse::<u32>().is_ok()).is_empty() {
                 broken.push("dpkg was interrupted".to_owned());
             }
             note_broken(updates, broken, silent);
@@ -190,7 +189,7 @@ fn note_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Ca
 
 /// Whether any package list has been fetched.
 fn has_lists(lists: &Path) -> bool {
-    !disks::names(lists, |name| name.contains("_Packages") || name.ends_with("Release")).is_empty()
+    !names_in(lists, |name| name.contains("_Packages") || name.ends_with("Release")).is_empty()
 }
 
 /// Time limit for a package manager if this process stays. It continues after the look: restarted
@@ -448,17 +447,6 @@ fn is_being_updated() -> bool {
     let wrote = age_days("/var/lib/dpkg/status").is_some_and(|days| days < 1.0 / 24.0);
     let is_held = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"].iter().any(|lock| is_locked(Path::new(lock)));
     is_held && wrote
-}
-
-/// Whether a process holds a lock on a file (/proc/locks: `MAJOR:MINOR:INODE`).
-pub(super) fn is_locked(path: &Path) -> bool {
-    let Ok(data) = path.metadata() else { return false };
-    let inode = data.ino();
-    let locks = read("/proc/locks").unwrap_or_default();
-    locks
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(5)?.rsplit(':').next()?.parse::<u64>().ok())
-        .any(|i| i == inode)
 }
 
 #[cfg(test)]
