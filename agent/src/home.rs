@@ -1,6 +1,6 @@
 //! The agent's folder: the paths of its files, and the enrollment.
 
-use fernwart_certs::keyfile::{self, KeyFileError, Others};
+use fernwart_certs::keyfile::{self, FileError, KeyFileError, Others};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{CustomerId, Digest, MachineId};
@@ -56,16 +56,8 @@ pub struct Held {
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
     /// A file cannot be read or written.
-    #[error("{doing} {path}")]
-    Io {
-        /// Reading or writing.
-        doing: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(FileError),
     /// `agent.toml` is not what `enroll` wrote.
     #[error("{path} is not what enroll has written")]
     Enrollment {
@@ -102,11 +94,11 @@ impl Home {
     /// # Errors
     /// When it cannot be made.
     pub fn create(&self) -> Result<(), HomeError> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|source| HomeError::Io {
-            doing: "making",
-            path: self.0.clone(),
-            source,
-        })
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .map_err(|error| HomeError::Io(FileError::at("making", &self.0)(error)))
     }
 
     /// Creates and locks the folder: no other process sets it up while the lock exists.
@@ -117,7 +109,7 @@ impl Home {
         self.create()?;
         // Checked before anything is written: the folder will contain keys.
         keyfile::check_folders(&self.enrollment_file()).map_err(HomeError::File)?;
-        let failed = |source| HomeError::Io { doing: "holding", path: self.0.clone(), source };
+        let failed = |source| HomeError::Io(FileError::at("holding", &self.0)(source));
         let folder = File::open(&self.0).map_err(failed)?;
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Held { _folder: folder }),
@@ -226,11 +218,8 @@ impl Home {
     /// When it cannot be written.
     pub fn write_enrollment(&self, enrollment: &Enrollment) -> Result<(), HomeError> {
         let path = self.enrollment_file();
-        let text = toml::to_string(enrollment).map_err(|error| HomeError::Io {
-            doing: "writing",
-            path: path.clone(),
-            source: io::Error::other(error),
-        })?;
+        let text = toml::to_string(enrollment)
+            .map_err(|error| HomeError::Io(FileError::at("writing", &path)(io::Error::other(error))))?;
         keyfile::replace(&path, text.as_bytes()).map_err(HomeError::File)
     }
 

@@ -2,7 +2,7 @@
 //! peer cannot ask for additional rights.
 
 use crate::identity::TlsKey;
-use crate::keyfile::KeyFileError;
+use crate::keyfile::{FileError, KeyFileError};
 use crate::peer::Name;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use fernwart_protocol::link::HUB_SERVER_NAME;
@@ -119,9 +119,8 @@ impl Authority {
     /// When they cannot be read safely, or hold no CA.
     pub fn read(key: &Path, certificate: &Path) -> Result<Self, IssueError> {
         let key = TlsKey::read(key).map_err(IssueError::File)?;
-        let bytes = std::fs::read(certificate).map_err(|source| {
-            IssueError::File(KeyFileError::Io { doing: "reading", path: certificate.to_owned(), source })
-        })?;
+        let bytes = std::fs::read(certificate)
+            .map_err(|source| IssueError::File(KeyFileError::Io(FileError::at("reading", certificate)(source))))?;
         Self::new(&key, CertificateDer::from(bytes))
     }
 

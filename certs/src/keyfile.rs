@@ -25,20 +25,45 @@ pub enum Others {
     Read,
 }
 
+/// A file cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {path}")]
+pub struct FileError {
+    doing: &'static str,
+    path: PathBuf,
+    /// The system's error.
+    source: io::Error,
+}
+
+impl FileError {
+    /// What failed at this path: `reading`, `writing` and the like.
+    pub fn at(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self { doing, path: path.clone(), source }
+    }
+
+    /// Where.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The system's error.
+    pub fn system(&self) -> &io::Error {
+        &self.source
+    }
+
+    /// The system's error, alone.
+    pub fn into_system(self) -> io::Error {
+        self.source
+    }
+}
+
 /// A security-relevant file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// It cannot be read or written.
-    #[error("{doing} {path}")]
-    Io {
-        /// Reading or writing.
-        doing: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(FileError),
     /// It is a link, a folder or a device.
     #[error("{path} is not a plain file")]
     NotPlain {
@@ -94,13 +119,13 @@ pub enum KeyFileError {
 impl KeyFileError {
     /// An error from writing a file.
     pub fn writing(path: &Path, source: io::Error) -> Self {
-        Self::Io { doing: "writing", path: path.to_owned(), source }
+        Self::Io(FileError::at("writing", path)(source))
     }
 
     /// The system's error, if it could not read or write the file.
     pub fn system(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Io { source, .. } => Some(source.kind()),
+            Self::Io(error) => Some(error.system().kind()),
             _ => None,
         }
     }
@@ -179,7 +204,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, KeyFileError> {
 /// When it is unsafe: see [`open`].
 pub fn read_checked(path: &Path, others: Others, most: u64) -> Result<Vec<u8>, KeyFileError> {
     let too_long = || KeyFileError::TooLong { path: path.to_owned(), most };
-    let failed = |source| KeyFileError::Io { doing: "reading", path: path.to_owned(), source };
+    let failed = |error| KeyFileError::Io(FileError::at("reading", path)(error));
     let file = open(path, others, OFlags::RDONLY)?;
     if file.metadata().map_err(failed)?.len() > most {
         return Err(too_long());
@@ -210,7 +235,7 @@ pub fn open_alone(path: &Path) -> Result<File, KeyFileError> {
 }
 
 fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileError> {
-    let failed = |source| KeyFileError::Io { doing: "reading", path: path.to_owned(), source };
+    let failed = |error| KeyFileError::Io(FileError::at("reading", path)(error));
     let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
         Ok(descriptor) => descriptor,
@@ -243,7 +268,7 @@ fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileE
 /// # Errors
 /// The first folder that another user may change.
 pub fn check_folders(path: &Path) -> Result<(), KeyFileError> {
-    let failed = |source| KeyFileError::Io { doing: "reading", path: path.to_owned(), source };
+    let failed = |error| KeyFileError::Io(FileError::at("reading", path)(error));
     let path = std::path::absolute(path).map_err(failed)?;
     let own = path.parent().unwrap_or(Path::new("/"));
     let real = std::fs::canonicalize(own).map_err(failed)?;
@@ -253,11 +278,8 @@ pub fn check_folders(path: &Path) -> Result<(), KeyFileError> {
 
 /// In a folder with the sticky bit, such as `/tmp`, users cannot move each other's files.
 fn check_folder(folder: &Path) -> Result<(), KeyFileError> {
-    let stat = rustix::fs::stat(folder).map_err(|error| KeyFileError::Io {
-        doing: "reading",
-        path: folder.to_owned(),
-        source: error.into(),
-    })?;
+    let stat =
+        rustix::fs::stat(folder).map_err(|error| KeyFileError::Io(FileError::at("reading", folder)(error.into())))?;
     let (mode, owner) = (stat.st_mode & 0o7777, stat.st_uid);
     let is_shared = mode & 0o022 != 0 && mode & 0o1000 == 0;
     let is_ours = owner == rustix::process::geteuid().as_raw() || owner == 0 || is_nobody_here(owner);

@@ -3,7 +3,7 @@
 use crate::disks::Life;
 use crate::story::Story;
 use fernwart_agent::executor::state::Moment;
-use fernwart_agent::executor::{Act, DesktopNotice, Event, Look, Machine};
+use fernwart_agent::executor::{Act, DesktopNotice, Event, Look, Machine, send_later};
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{BootId, RunId};
@@ -60,11 +60,7 @@ impl Machine for Computer {
     fn end(&self, _: &RunId) {}
 
     fn later(&self, then: Duration, event: Event) {
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(then).await;
-            let _ = events.send(event).await;
-        });
+        send_later(&tokio::runtime::Handle::current(), self.events.clone(), then, event);
     }
 
     /// The report is always the same: the length of a real one would change from day to day, and with it

@@ -666,6 +666,27 @@ impl World {
         machine
     }
 
+    /// A world with one machine, whose agent is stopped and known to be away.
+    ///
+    /// # Panics
+    /// When it is still shown as linked after a while.
+    pub fn with_one_away(name: &str) -> (Self, Machine) {
+        let world = Self::new();
+        let mut machine = world.add_machine(name);
+        machine.agent.stop();
+        wait_until("it is away", || !world.is_online(name));
+        (world, machine)
+    }
+
+    /// A world with a linked machine, `kasse-1`, and one whose agent is stopped, `kasse-2`.
+    pub fn with_one_linked_and_one_stopped() -> (Self, Machine, Machine) {
+        let world = Self::new();
+        let linked = world.add_machine("kasse-1");
+        let mut stopped = world.add_machine("kasse-2");
+        stopped.agent.stop();
+        (world, linked, stopped)
+    }
+
     /// Whether a machine is linked.
     pub fn is_online(&self, name: &str) -> bool {
         let printed = self.technician(&["ls", "-o", "jsonl"]);

@@ -77,10 +77,7 @@ fn a_query_is_answered_from_signed_reports() {
 
 #[test]
 fn a_live_query_diagnoses_first_and_counts_machines_without_an_answer() {
-    let world = World::new();
-    let first = world.add_machine("kasse-1");
-    let mut away = world.add_machine("kasse-2");
-    away.agent.stop();
+    let (world, first, _away) = World::with_one_linked_and_one_stopped();
     let output = world.technician(&["query", "SELECT machine FROM memory", "--live", "-o", "jsonl"]).exits(0);
     assert_eq!(rows(&output).iter().map(|row| row["machine"].clone()).collect::<Vec<_>>(), [first.name.as_str()]);
     assert!(output.err.contains("1 of 2 machines did not tell anything new"), "{}", output.err);

@@ -151,10 +151,7 @@ fn an_owner_can_leave_while_the_hub_is_unreachable() {
 
 #[test]
 fn a_machine_that_was_away_accepts_a_retirement_by_a_new_lead() {
-    let world = World::new();
-    let mut machine = world.add_machine("kasse-1");
-    machine.agent.stop();
-    wait_until("it is away", || !world.is_online("kasse-1"));
+    let (world, mut machine) = World::with_one_away("kasse-1");
     // The machine's catalogue does not contain this lead.
     let ole = world.path().join("ole");
     let join = ["join", "--invitation", &world.invitation_for_staff(), "--name", "ole", "--no-wait"];

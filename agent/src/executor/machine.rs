@@ -22,6 +22,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// The computer, as the executor needs it. Results of slow operations come back as an [`Event`].
 pub trait Machine: Send {
@@ -69,6 +70,15 @@ pub trait Machine: Send {
     fn confirm_after(&self) -> Duration {
         Duration::from_secs(3600)
     }
+}
+
+/// Sends an event after a delay, from a task of this runtime; for [`Machine::later`].
+pub fn send_later(runtime: &tokio::runtime::Handle, events: mpsc::Sender<Event>, then: Duration, event: Event) {
+    runtime.spawn(async move {
+        tokio::time::sleep(then).await;
+        // Fails only once the executor has stopped.
+        let _ = events.send(event).await;
+    });
 }
 
 /// The files that the executor uses beside its state store.

@@ -48,7 +48,7 @@ use fernwart_protocol::to_hub::About;
 use fernwart_protocol::version::Version;
 use gate::{Clock, GateContext, Locks};
 use line_budget::{Line as Budgeted, LineBudget};
-pub use machine::{Act, DesktopNotice, Files, Look, Machine};
+pub use machine::{Act, DesktopNotice, Files, Look, Machine, send_later};
 use outbox::{Outbox, Outgoing};
 use pending::PendingRun;
 use policy::{Policy, Rule};

@@ -105,12 +105,7 @@ impl Machine for ThisMachine {
     }
 
     fn later(&self, then: Duration, event: Event) {
-        let events = self.events.clone();
-        self.runtime.spawn(async move {
-            tokio::time::sleep(then).await;
-            // Fails only once the executor has stopped.
-            let _ = events.send(event).await;
-        });
+        executor::send_later(&self.runtime, self.events.clone(), then, event);
     }
 
     fn look(&self, look: Look) {

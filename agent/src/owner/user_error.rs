@@ -235,13 +235,13 @@ impl From<HomeError> for UserError {
             HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
             HomeError::Enrollment { .. } => Self::new("settings", "FW-OWN-27", FAILED, chain(&error)),
             HomeError::File(file) if file.system().is_none() => Self::file(file),
-            HomeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            HomeError::Io(error) if error.system().kind() == std::io::ErrorKind::PermissionDenied => {
                 Self::no_rights(chain(&error))
             }
             HomeError::File(file) if file.system() == Some(std::io::ErrorKind::PermissionDenied) => {
                 Self::no_rights(chain(&error))
             }
-            HomeError::Io { .. } | HomeError::File(_) => Self::new("folder", "FW-CLI-10", FAILED, chain(&error)),
+            HomeError::Io(_) | HomeError::File(_) => Self::new("folder", "FW-CLI-10", FAILED, chain(&error)),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Transport for Memory {
 fn plain(path: &Path) -> io::Result<Vec<u8>> {
     let most = METADATA_BYTES.max(BLOB_BYTES) as u64;
     read_checked(path, Others::Read, most).map_err(|error| match error {
-        KeyFileError::Io { source, .. } => source,
+        KeyFileError::Io(error) => error.into_system(),
         other => io::Error::other(other),
     })
 }

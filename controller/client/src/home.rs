@@ -3,7 +3,7 @@
 use fernwart_certs::approve::{ProtectError, ProtectedKey};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Floors, Trusted};
 use fernwart_certs::identity::{SigningKey, TlsIdentity, staff_key_id};
-use fernwart_certs::keyfile::{self, KeyFileError, Others};
+use fernwart_certs::keyfile::{self, FileError, KeyFileError, Others};
 use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_protocol::id::{Digest, KeyId, PublicKey};
 use fernwart_protocol::limits::{METADATA_BYTES, OFFER_FILES};
@@ -31,16 +31,8 @@ pub enum ClientHomeError {
     #[error(transparent)]
     Key(KeyFileError),
     /// A file cannot be read or written.
-    #[error("{doing} {path}")]
-    Io {
-        /// Reading or writing.
-        doing: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(FileError),
     /// Key and certificate of a home belong to two people.
     #[error("{0} is not of the same person as the certificate beside it")]
     Mixed(PathBuf),
@@ -53,11 +45,11 @@ pub enum ClientHomeError {
 }
 
 fn make_folder(path: &Path) -> Result<(), ClientHomeError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| ClientHomeError::Io {
-        doing: "making",
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| ClientHomeError::Io(FileError::at("making", path)(error)))
 }
 
 /// `staff.toml`: where the hub was when this home was made.
@@ -148,7 +140,7 @@ impl StaffHome {
     pub fn settle(path: &Path, settings: &StaffSettings, identity: &TlsIdentity) -> Result<(), ClientHomeError> {
         identity.write(&path.join(IDENTITY)).map_err(ClientHomeError::Key)?;
         let file = path.join(STAFF_FILE);
-        let failed = |source| ClientHomeError::Io { doing: "writing", path: file.clone(), source };
+        let failed = |source| ClientHomeError::Io(FileError::at("writing", &file)(source));
         let text = toml::to_string(settings).map_err(|error| failed(io::Error::other(error)))?;
         keyfile::replace(&file, text.as_bytes()).map_err(ClientHomeError::Key)
     }

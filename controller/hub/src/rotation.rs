@@ -18,7 +18,7 @@ use crate::trust::published::Published;
 use fernwart_certs::catalogue::Hub;
 use fernwart_certs::identity::{SigningKey, TlsKey};
 use fernwart_certs::issue::{Authority, IssueError};
-use fernwart_certs::keyfile::{self, KeyFileError};
+use fernwart_certs::keyfile::{self, FileError, KeyFileError};
 use fernwart_certs::sha256;
 use fernwart_certs::tls::{self, ServerConfig};
 use fernwart_protocol::id::{Digest, PublicKey};
@@ -83,7 +83,7 @@ async fn approved(home: &HubHome) -> Result<Hub, StartError> {
 
 fn write_next(home: &HubHome, approved: &Hub) -> Result<(Digest, PublicKey), HomeError> {
     let path = home.path().join("next-keys.lock");
-    let io = |source| HomeError::Io { doing: "writing", path: path.clone(), source };
+    let io = |source| HomeError::Io(FileError::at("writing", &path)(source));
     let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::InProgress)?;
     let current = Rotating::read(home.path())?.in_use(Some(approved))?.authority;
@@ -95,7 +95,7 @@ fn write_next(home: &HubHome, approved: &Hub) -> Result<(Digest, PublicKey), Hom
         let path = file(home.path(), stem, next, end);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(HomeError::Io { doing: "removing", path, source });
+                return Err(HomeError::Io(FileError::at("removing", &path)(source)));
             }
             _ => {}
         }

@@ -33,7 +33,7 @@ impl From<StartError> for Failure {
             StartError::Home(HomeError::Authority(_)) => {
                 Self::new(Exit::Refused, "FW-HUB-23", text).now("bring it back out of a backup: fernwart restore")
             }
-            StartError::Home(HomeError::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            StartError::Home(HomeError::Io(error)) if error.system().kind() == ErrorKind::PermissionDenied => {
                 Self::new(Exit::Failed, "FW-HUB-25", text).now("run it as the user whose folder it is")
             }
             StartError::Home(HomeError::NotApproved(_)) => Self::new(Exit::Refused, "FW-HUB-26", text)

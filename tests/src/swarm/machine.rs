@@ -3,7 +3,7 @@
 
 use super::facts::Facts;
 use fernwart_agent::executor::state::Moment;
-use fernwart_agent::executor::{Act, DesktopNotice, Event, Look, Machine};
+use fernwart_agent::executor::{Act, DesktopNotice, Event, Look, Machine, send_later};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{BootId, RunId};
 use fernwart_protocol::script::{Cage, Manifest};
@@ -74,11 +74,7 @@ impl Machine for Simulated {
     fn end(&self, _: &RunId) {}
 
     fn later(&self, then: Duration, event: Event) {
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(then).await;
-            let _ = events.send(event).await;
-        });
+        send_later(&tokio::runtime::Handle::current(), self.events.clone(), then, event);
     }
 
     fn look(&self, look: Look) {

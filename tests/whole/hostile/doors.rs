@@ -189,10 +189,7 @@ impl rustls::client::ClientSessionStore for CountingStore {
 
 #[test]
 fn a_retired_machine_is_cut_off_even_with_a_tls_session_ticket() {
-    let world = World::new();
-    let _other = world.add_machine("kasse-1");
-    let mut machine = world.add_machine("kasse-2");
-    machine.agent.stop();
+    let (world, _other, mut machine) = World::with_one_linked_and_one_stopped();
     let agent = identity(&machine.home.join("tls.identity"));
     attack(async {
         let used = Arc::new(AtomicUsize::new(0));

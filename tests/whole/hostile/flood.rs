@@ -72,10 +72,7 @@ fn above_the_handshake_limit_new_links_are_refused_and_open_links_stay() {
 
 #[test]
 fn a_machine_cannot_open_more_streams_than_its_limit() {
-    let world = World::new();
-    let machine = world.add_machine("kasse-1");
-    let mut greedy = world.add_machine("kasse-2");
-    greedy.agent.stop();
+    let (world, machine, greedy) = World::with_one_linked_and_one_stopped();
     let identity = TlsIdentity::read(&greedy.home.join("tls.identity")).expect("an identity");
     attack(async {
         let link = incoming(&world, Door::Agent, identity.chain.clone(), &identity.key).await.expect("let in");

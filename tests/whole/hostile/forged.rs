@@ -9,7 +9,7 @@ use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::Deliver;
 use fernwart_protocol::to_hub::{Delivered, SignedOutcome};
 use fernwart_tests::rogues::receipt;
-use fernwart_tests::{World, wait_until};
+use fernwart_tests::World;
 use std::process::Stdio;
 
 /// Answers echoes until the next order arrives.
@@ -42,10 +42,7 @@ fn signed(envelope: &Envelope, key: &SigningKey, fits: bool) -> SignedOutcome {
 
 #[test]
 fn an_outcome_with_a_bad_signature_is_refused_counted_and_reported() {
-    let world = World::new();
-    let mut machine = world.add_machine("kasse-1");
-    machine.agent.stop();
-    wait_until("it is away", || !world.is_online("kasse-1"));
+    let (world, machine) = World::with_one_away("kasse-1");
     let own = identity(&machine.home.join("tls.identity"));
     let evidence = SigningKey::read(&machine.home.join("evidence.key")).expect("a key");
     let forger = SigningKey::generate().expect("a key");

@@ -246,10 +246,7 @@ async fn follower(world: &World, machine: &Machine, targets: u64) -> Link {
 
 #[test]
 fn a_machine_that_falsely_claims_a_newer_catalogue_changes_nothing() {
-    let world = World::new();
-    let mut machine = world.add_machine("kasse-1");
-    machine.agent.stop();
-    wait_until("it is away", || !world.is_online("kasse-1"));
+    let (world, machine) = World::with_one_away("kasse-1");
     let before = targets(&world);
     let home = fernwart_client::StaffHome::open(&world.shop().join("staff")).expect("a home");
     let trusted = home.trusted().expect("readable").expect("a catalogue");

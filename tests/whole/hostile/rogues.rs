@@ -76,10 +76,7 @@ fn each_rogue_is_closed_or_throttled_and_honest_machines_are_undisturbed() {
 
 #[test]
 fn a_misbehaving_machine_is_penalised_without_delaying_others() {
-    let world = World::new();
-    let honest = world.add_machine("kasse-1");
-    let mut machine = world.add_machine("kasse-2");
-    machine.agent.stop();
+    let (world, honest, mut machine) = World::with_one_linked_and_one_stopped();
     let rogue = identity(&machine.home.join("tls.identity"));
     let again = || async {
         let times = Arc::new(AtomicU64::new(0));

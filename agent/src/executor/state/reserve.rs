@@ -3,7 +3,7 @@
 //! A machine with a full disk needs diagnosing, so its journal must still be writable. Blocks are
 //! allocated beyond the file's end, so that growing works on a full file system.
 
-use fernwart_certs::keyfile::{self, KeyFileError, Others};
+use fernwart_certs::keyfile::{self, FileError, KeyFileError, Others};
 use fernwart_protocol::limits::RESERVE_BYTES;
 use redb::StorageBackend;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
@@ -40,7 +40,7 @@ pub(super) struct ReservedFile(File);
 impl ReservedFile {
     /// Opens the file for this process alone. An empty file is an error.
     pub(super) fn open(path: &Path) -> Result<Self, KeyFileError> {
-        let failed = |source| KeyFileError::Io { doing: "opening", path: path.to_owned(), source };
+        let failed = |error| KeyFileError::Io(FileError::at("opening", path)(error));
         let file = checked(path, OFlags::RDWR)?;
         take(&file).map_err(failed)?;
         match file.metadata().map_err(failed)?.len() {
@@ -51,7 +51,7 @@ impl ReservedFile {
 
     /// The same, but creates the file with mode 0600 if it does not exist.
     pub(super) fn open_or_make(path: &Path) -> Result<Self, KeyFileError> {
-        let failed = |source| KeyFileError::Io { doing: "opening", path: path.to_owned(), source };
+        let failed = |error| KeyFileError::Io(FileError::at("opening", path)(error));
         let file = checked(path, OFlags::RDWR | OFlags::CREATE)?;
         take(&file).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();

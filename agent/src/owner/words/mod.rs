@@ -88,9 +88,9 @@ impl Words {
     pub fn file(&self, error: &KeyFileError) -> String {
         let path = |path: &Path| escaped(&path.display().to_string());
         match error {
-            KeyFileError::Io { path: file, source, .. } => {
-                let why = escaped(&source.to_string());
-                self.say_with("file-unreadable", &[("path", &path(file)), ("why", &why)])
+            KeyFileError::Io(error) => {
+                let why = escaped(&error.system().to_string());
+                self.say_with("file-unreadable", &[("path", &path(error.path())), ("why", &why)])
             }
             KeyFileError::NotPlain { path: file } => self.say_with("file-not-plain", &[("path", &path(file))]),
             KeyFileError::Mode { path: file, .. } => self.say_with("file-mode", &[("path", &path(file))]),

@@ -1,8 +1,7 @@
 //! Why a hub's folder cannot be used.
 
 use fernwart_certs::issue::IssueError;
-use fernwart_certs::keyfile::KeyFileError;
-use std::io;
+use fernwart_certs::keyfile::{FileError, KeyFileError};
 use std::path::PathBuf;
 
 /// The folder cannot be used.
@@ -24,16 +23,8 @@ pub enum HomeError {
     #[error("reading the hub's CA")]
     Authority(#[source] IssueError),
     /// A file cannot be read or written.
-    #[error("{doing} {path}")]
-    Io {
-        /// Reading or writing.
-        doing: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(FileError),
     /// None of its keys of a kind is in the approved `hub.json`.
     #[error("the approved hub.json names no {0} of this hub")]
     NotApproved(&'static str),

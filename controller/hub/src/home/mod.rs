@@ -13,7 +13,7 @@ use fernwart_certs::approve::{HubRoles, ProtectedKey};
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_certs::identity::{SigningKey, TlsKey};
 use fernwart_certs::issue::Authority;
-use fernwart_certs::keyfile::{self, KeyFileError, Others};
+use fernwart_certs::keyfile::{self, FileError, KeyFileError, Others};
 use fernwart_protocol::id::PublicKey;
 use fernwart_protocol::link::RestartKeys;
 use generations::Rotating;
@@ -159,7 +159,7 @@ impl HubHome {
     pub fn create(&self, settings: &Settings) -> Result<HubKeys, HomeError> {
         let io = |path: &Path| {
             let path = path.to_owned();
-            move |source| HomeError::Io { doing: "writing", path, source }
+            move |source| HomeError::Io(FileError::at("writing", &path)(source))
         };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(io(&self.path))?;
         let no_randomness = |_| HomeError::Key(KeyFileError::Content { path: self.path.clone() });
@@ -186,7 +186,7 @@ impl HubHome {
         let path = self.settings_file();
         match path.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HomeError::NotAHub(self.path.clone())),
-            Err(source) => return Err(HomeError::Io { doing: "reading", path, source }),
+            Err(source) => return Err(HomeError::Io(FileError::at("reading", &path)(source))),
             Ok(_) => {}
         }
         self.refuse_foreign_keys()?;
@@ -198,7 +198,7 @@ impl HubHome {
             }
         }
         let path = self.path.join("lock");
-        let io = |source| HomeError::Io { doing: "writing", path: path.clone(), source };
+        let io = |source| HomeError::Io(FileError::at("writing", &path)(source));
         let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::InUse(self.path.clone()))?;
         // Held until the last clone of this home is gone.
