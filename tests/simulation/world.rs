@@ -16,8 +16,8 @@ use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::{Action, UnixMs};
 use fernwart_protocol::id::BootId;
 use fernwart_protocol::link::{Dialer, Peers};
-use fernwart_protocol::script::{Parameters, Privilege};
 use fernwart_tests::World;
+use fernwart_tests::endure::first_script;
 use fernwart_tests::swarm::{Chance, Disk, Member, Swarm};
 use fernwart_tests::test_script::Script;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -87,16 +87,7 @@ impl Beginning {
         assert_eq!(world.hub.stop(), Some(0), "{}", world.hub.log());
         let catalogue = StaffHome::open(&world.shop().join("staff")).and_then(|home| home.catalogue());
         let catalogue = catalogue.expect("a catalogue");
-        let (bundle, approved) = catalogue.scripts.iter().next().expect("a script");
-        let script = Action::Script {
-            bundle: bundle.clone(),
-            version: approved.version,
-            sha256: approved.sha256,
-            privilege: Privilege::Repair,
-            parameters: Parameters::default(),
-            dry_run: false,
-        };
-        Self { world, members, script, now: fernwart_agent::now(), _folder: folder }
+        Self { world, members, script: first_script(&catalogue), now: fernwart_agent::now(), _folder: folder }
     }
 }
 

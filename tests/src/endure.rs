@@ -4,6 +4,7 @@
 use crate::swarm::{Chance, Effects, Swarm};
 use crate::test_script::Script;
 use crate::{World, wait_within};
+use fernwart_certs::catalogue::Catalogue;
 use fernwart_client::{ClientError, Session, StaffHome};
 use fernwart_fleet::RunState;
 use fernwart_protocol::document::{Action, Document, Outcome, Receipt};
@@ -61,7 +62,11 @@ const TOGETHER: usize = 10;
 const LIFE: Duration = Duration::from_secs(3600);
 
 fn script(home: &StaffHome) -> Action {
-    let catalogue = home.catalogue().expect("a catalogue");
+    first_script(&home.catalogue().expect("a catalogue"))
+}
+
+/// The first script of a catalogue, as an action without parameters.
+pub fn first_script(catalogue: &Catalogue) -> Action {
     let (bundle, approved) = catalogue.scripts.iter().next().expect("a script");
     Action::Script {
         bundle: bundle.clone(),

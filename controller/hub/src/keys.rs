@@ -33,7 +33,7 @@ impl HubKeys {
             self.authority.issue_member(Name::Machine(id), spki, SystemTime::now()).map_err(|_| Denial::KeysRefused)?;
         let until = chain.first().and_then(|leaf| self.lasts_until(leaf)).ok_or(Denial::KeysRefused)?;
         let noted = SetTlsKey { machine: id, tls_key: fernwart_certs::sha256(spki), until };
-        if !records.store.write(noted).await.map_err(|error| records.denial(&error))? {
+        if !records.or_denial(records.store.write(noted).await)? {
             return Err(Denial::MachineRetired);
         }
         wire_chain(&chain)

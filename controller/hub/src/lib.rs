@@ -32,6 +32,7 @@ mod run_end;
 mod staff;
 mod sweep;
 mod trust;
+mod unanswered;
 
 pub use environment::Environment;
 pub use home::{HomeError, HubHome};

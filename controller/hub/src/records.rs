@@ -60,6 +60,11 @@ impl Records {
         denial
     }
 
+    /// What the store answered, or the [denial](Self::denial) to answer with.
+    pub(crate) fn or_denial<T>(&self, stored: Result<T, StoreError>) -> Result<T, Denial> {
+        stored.map_err(|error| self.denial(&error))
+    }
+
     /// The denial for a store failure now, judged by free disk space.
     pub(crate) fn failed_now(&self) -> Denial {
         if self.home.is_disk_full() { Denial::StoreFull } else { Denial::StoreFailed }

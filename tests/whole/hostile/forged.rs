@@ -8,8 +8,8 @@ use fernwart_protocol::link::{Door, Link, Receiver, Sender};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::Deliver;
 use fernwart_protocol::to_hub::{Delivered, SignedOutcome};
-use fernwart_tests::rogues::receipt;
 use fernwart_tests::World;
+use fernwart_tests::rogues::receipt;
 use std::process::Stdio;
 
 /// Answers echoes until the next order arrives.

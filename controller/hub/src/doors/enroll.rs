@@ -139,7 +139,7 @@ async fn answer(
 
 /// The invitation's key, if the invitation is known here.
 async fn proof_key(door: &EnrollDoor, token: &fernwart_protocol::id::TokenId) -> Result<ProofKey, Denial> {
-    let stored = door.records.store.token(token, "").await.map_err(|error| door.records.denial(&error))?;
+    let stored = door.records.or_denial(door.records.store.token(token, "").await)?;
     stored.map(|stored| ProofKey(*stored.token.proof_key.as_bytes())).ok_or(Denial::TokenUnknown)
 }
 
@@ -249,7 +249,7 @@ async fn join_staff(door: &EnrollDoor, link: &Link, binding: &[u8; 32], request:
         from: link.remote_address().ip().to_canonical(),
     };
     let (key, name) = (join.staff.key, join.staff.name.clone());
-    door.records.store.write(join).await.map_err(|error| door.records.denial(&error))??;
+    door.records.or_denial(door.records.store.write(join).await)??;
     door.records.happened(Happened::StaffWaits(key, name));
     Ok(())
 }
@@ -257,7 +257,7 @@ async fn join_staff(door: &EnrollDoor, link: &Link, binding: &[u8; 32], request:
 /// Waits until the published staff list contains the key.
 async fn collect_staff(door: &EnrollDoor, binding: &[u8; 32], claim: &StaffClaim) -> Result<Option<Chain>, Denial> {
     let until = Instant::now() + COLLECT_WAIT;
-    let joined = door.records.store.staff_join(&claim.key).await.map_err(|error| door.records.denial(&error))?;
+    let joined = door.records.or_denial(door.records.store.staff_join(&claim.key).await)?;
     let (staff, spki) = joined.ok_or(Denial::NotInStaffList)?;
     if !check_staff_claim(claim, binding, &staff.order_key) {
         return Err(Denial::KeysRefused);

@@ -5,6 +5,7 @@ use crate::doors::rate_limiter::RateLimiter;
 use crate::log_limiter::LogLimiter;
 use crate::staff::{self, Asked, StaffService};
 use crate::trust::caller::Caller;
+use crate::unanswered::Unanswered;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::{Digest, KeyId};
 use fernwart_protocol::link::{Door, FrameError, Link, Receiver, Sender};
@@ -75,10 +76,11 @@ async fn request(
     send.send(&door.service.trust.hello()).await?;
     let result = match settled {
         Ok(_) => match served(door, link, (key, tls_key), &hello, &mut send, &mut receive).await {
-            Ok(result) => result,
+            Ok(()) => Ok(()),
+            Err(Unanswered::Denied(denial)) => Err(denial),
             // One side sent what the other's version does not know.
-            Err(FrameError::Newer | FrameError::PeerIsOlder(_)) => Err(Denial::Incompatible),
-            Err(error) => return Err(error),
+            Err(Unanswered::Link(FrameError::Newer | FrameError::PeerIsOlder(_))) => Err(Denial::Incompatible),
+            Err(Unanswered::Link(error)) => return Err(error),
         },
         Err(_) => Err(Denial::Incompatible),
     };
@@ -91,7 +93,7 @@ async fn request(
     last_word(&mut send, result).await
 }
 
-/// Serves one request. The outer error is the link's, the inner one a denial.
+/// Serves one request.
 async fn served(
     door: &Arc<StaffDoor>,
     link: &Link,
@@ -99,16 +101,16 @@ async fn served(
     hello: &Hello,
     send: &mut Sender,
     receive: &mut Receiver,
-) -> Result<Result<(), Denial>, FrameError> {
+) -> Result<(), Unanswered> {
     let asked = receive.first::<Request>().await?;
     if let Request::Submit(_) | Request::Queue(_) = &asked {
         let Some(wait) = door.job_wait(key, Instant::now()) else {
-            return Ok(Err(Denial::TooMany));
+            return Err(Denial::TooMany.into());
         };
         tokio::select! {
             biased;
-            () = door.service.lifecycle.draining.cancelled() => return Ok(Err(Denial::ShuttingDown)),
-            _ = link.closed() => return Err(FrameError::Cut),
+            () = door.service.lifecycle.draining.cancelled() => return Err(Denial::ShuttingDown.into()),
+            _ = link.closed() => return Err(FrameError::Cut.into()),
             () = tokio::time::sleep(wait) => {}
         }
     }

@@ -13,6 +13,7 @@ use crate::records::Records;
 use crate::run_end::{End, RunEnded};
 use crate::trust::Trust;
 use crate::trust::caller::Caller;
+use crate::unanswered::Unanswered;
 use fernwart_certs::catalogue::Customers;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_index::{About, Index, IndexError, Question, Reported, Scope};
@@ -156,7 +157,7 @@ impl QueryService {
             return Ok(index.clone());
         }
         *held = None;
-        let newest = self.records.store.newest_runs().await.map_err(|error| self.records.denial(&error))?;
+        let newest = self.records.or_denial(self.records.store.newest_runs().await)?;
         *held = self.begin(newest).await;
         held.clone().ok_or_else(|| self.records.failed_now())
     }
@@ -342,18 +343,12 @@ pub(crate) async fn query(
     caller: &Caller,
     sql: &str,
     send: &mut Sender,
-) -> Result<Result<(), Denial>, FrameError> {
+) -> Result<(), Unanswered> {
     let place = tokio::time::timeout(QUESTION_TIME, service.places.one(caller.entry.key)).await;
-    let Ok(Some(_place)) = place else { return Ok(Err(Denial::QuestionsBusy)) };
-    let index = match ready(service).await {
-        Ok(index) => index,
-        Err(denial) => return Ok(Err(denial)),
-    };
+    let Ok(Some(_place)) = place else { return Err(Denial::QuestionsBusy.into()) };
+    let index = ready(service).await?;
     // The caller's permissions may have changed during the wait.
-    let caller = match Caller::current(&service.trust, caller.entry.key, caller.entry.tls_key) {
-        Ok(caller) => caller,
-        Err(denial) => return Ok(Err(denial)),
-    };
+    let caller = Caller::current(&service.trust, caller.entry.key, caller.entry.tls_key)?;
     let scope = match &caller.entry.customers {
         Customers::All => Scope::All,
         Customers::Only(ids) => Scope::Customers(ids.iter().map(ToString::to_string).collect()),
@@ -363,17 +358,17 @@ pub(crate) async fn query(
     // A client that does not read must not keep its permit. The process is killed when this is
     // dropped.
     let Ok(answered) = tokio::time::timeout(READING, ask(service, &question, send)).await else {
-        return Err(FrameError::TooSlow);
+        return Err(FrameError::TooSlow.into());
     };
     match answered? {
-        Ok(Answered::Complete) => Ok(Ok(())),
+        Ok(Answered::Complete) => Ok(()),
         Ok(Answered::Unreadable) => {
             service.part_with(&index).await;
-            Ok(Err(service.records.failed_now()))
+            Err(service.records.failed_now().into())
         }
         Err(error) => {
             warn!(%error, "a query could not be run");
-            Ok(Err(service.records.failed_now()))
+            Err(service.records.failed_now().into())
         }
     }
 }

@@ -3,12 +3,13 @@
 use super::{Answer, reply};
 use crate::staff::StaffService;
 use crate::trust::caller::Caller;
+use crate::unanswered::Unanswered;
 use fernwart_certs::approve::Draft;
 use fernwart_certs::catalogue::Role;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::Versions;
 use fernwart_protocol::id::Digest;
-use fernwart_protocol::link::{FrameError, Sender};
+use fernwart_protocol::link::Sender;
 use fernwart_protocol::staff::Reply;
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::CatalogueFile;
@@ -19,44 +20,38 @@ use tracing::warn;
 /// Maximum number of published versions in one list.
 const HISTORY: usize = 64;
 
-pub(super) async fn history(service: &StaffService, send: &mut Sender) -> Result<Answer, FrameError> {
+pub(super) async fn history(service: &StaffService, send: &mut Sender) -> Result<(), Unanswered> {
     send_files(service.trust.published.history(HISTORY), send).await
 }
 
 /// The files that a technician lacks. Their program names its targets in the hello;
 /// one that lacks a root names none.
-pub(super) async fn newest(service: &StaffService, hello: &Hello, send: &mut Sender) -> Result<Answer, FrameError> {
+pub(super) async fn newest(service: &StaffService, hello: &Hello, send: &mut Sender) -> Result<(), Unanswered> {
     let targets = hello.number(tag::TARGETS).unwrap_or_default();
-    match service.trust.lacking(&Versions { targets, ..Versions::default() }) {
-        Ok(files) => send_files(files, send).await,
-        Err(denial) => Ok(Err(denial)),
-    }
+    send_files(service.trust.lacking(&Versions { targets, ..Versions::default() })?, send).await
 }
 
-async fn send_files(files: Vec<CatalogueFile>, send: &mut Sender) -> Result<Answer, FrameError> {
+async fn send_files(files: Vec<CatalogueFile>, send: &mut Sender) -> Result<(), Unanswered> {
     for file in files {
         send.send(&Reply::File(file)).await?;
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// A bundle or one of its files.
-pub(super) async fn blob(service: &StaffService, hash: &Digest, send: &mut Sender) -> Result<Answer, FrameError> {
+pub(super) async fn blob(service: &StaffService, hash: &Digest, send: &mut Sender) -> Result<(), Unanswered> {
     let blob = service.trust.published.blob(hash).and_then(|bytes| Blob::try_from(bytes).ok());
     reply(send, blob.map(Reply::Blob).ok_or(Denial::NoSuchBlob)).await
 }
 
-pub(super) async fn drafts(service: &StaffService, send: &mut Sender) -> Result<Answer, FrameError> {
-    let drafts = match service.records.store.drafts().await {
-        Ok(drafts) => drafts,
-        Err(error) => return Ok(Err(service.records.denial(&error))),
-    };
+pub(super) async fn drafts(service: &StaffService, send: &mut Sender) -> Result<(), Unanswered> {
+    let drafts = service.records.or_denial(service.records.store.drafts().await)?;
     for (_, bytes) in drafts {
         if let Ok(bytes) = Blob::try_from(bytes) {
             send.send(&Reply::Draft(bytes)).await?;
         }
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Stores a draft and merges it with earlier signatures of the same draft. Anybody on the staff
@@ -68,28 +63,19 @@ pub(super) async fn put_draft(service: &StaffService, caller: &Caller, bytes: &[
     }
     let mut draft = service.trust.published.acceptable(draft)?;
     let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
-    if let Some(known) = service.records.store.draft(&id).await.map_err(|error| service.records.denial(&error))?
+    if let Some(known) = service.records.or_denial(service.records.store.draft(&id).await)?
         && let Ok(known) = serde_json::from_slice::<Draft>(&known)
     {
         draft.merge(&known);
     }
     let bytes = serde_json::to_vec(&draft).map_err(|_| Denial::CatalogueRefused)?;
-    service
-        .records
-        .store
-        .write(DraftWrite { id, bytes: Some(bytes), at: service.records.now() })
-        .await
-        .map_err(|error| service.records.denial(&error))
+    let write = DraftWrite { id, bytes: Some(bytes), at: service.records.now() };
+    service.records.or_denial(service.records.store.write(write).await)
 }
 
 pub(super) async fn publish(service: &StaffService, caller: &Caller, id: &Digest) -> Answer {
-    let bytes = service
-        .records
-        .store
-        .draft(id)
-        .await
-        .map_err(|error| service.records.denial(&error))?
-        .ok_or(Denial::NoSuchDraft)?;
+    let draft = service.records.or_denial(service.records.store.draft(id).await)?;
+    let bytes = draft.ok_or(Denial::NoSuchDraft)?;
     let draft: Draft = serde_json::from_slice(&bytes).map_err(|_| Denial::CatalogueRefused)?;
     if draft.is_given_back() {
         let targets = draft.targets.signed.version;

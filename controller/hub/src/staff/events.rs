@@ -3,6 +3,7 @@
 use super::StaffService;
 use crate::events::Whose;
 use crate::trust::caller::Caller;
+use crate::unanswered::Unanswered;
 use fernwart_certs::catalogue::Customers;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::event::{Event, Happened, Until};
@@ -27,32 +28,26 @@ pub(crate) async fn follow(
     link: &Link,
     until: Until,
     send: &mut Sender,
-) -> Result<Result<(), Denial>, FrameError> {
+) -> Result<(), Unanswered> {
     let (kept, mut news) = service.records.events.listen();
-    let caller = match Caller::current(&service.trust, key, tls_key) {
-        Ok(caller) => caller,
-        Err(denial) => return Ok(Err(denial)),
-    };
+    let caller = Caller::current(&service.trust, key, tls_key)?;
     for recorded in kept.iter().filter(|recorded| may_see(&caller, recorded.whose)) {
         send_event(send, recorded.event.clone()).await?;
     }
     let mut seen = kept.last().map_or(0, |recorded| recorded.event.seq);
     drop(kept);
     if until == Until::Now {
-        return Ok(Ok(()));
+        return Ok(());
     }
     loop {
         let recorded = tokio::select! {
             biased;
-            () = service.lifecycle.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
-            _ = link.closed() => return Err(FrameError::Cut),
+            () = service.lifecycle.stop.cancelled() => return Err(Denial::ShuttingDown.into()),
+            _ = link.closed() => return Err(FrameError::Cut.into()),
             recorded = news.recv() => recorded,
         };
         // The caller's permissions may have changed.
-        let caller = match Caller::current(&service.trust, key, tls_key) {
-            Ok(caller) => caller,
-            Err(denial) => return Ok(Err(denial)),
-        };
+        let caller = Caller::current(&service.trust, key, tls_key)?;
         let event = match recorded {
             Ok(recorded) => {
                 seen = recorded.event.seq;
@@ -70,7 +65,7 @@ pub(crate) async fn follow(
                     what: Happened::Missed(missed),
                 }
             }
-            Err(RecvError::Closed) => return Ok(Err(Denial::ShuttingDown)),
+            Err(RecvError::Closed) => return Err(Denial::ShuttingDown.into()),
         };
         send_event(send, event).await?;
     }

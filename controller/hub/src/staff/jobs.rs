@@ -14,6 +14,7 @@ use crate::staff::machines::reachable;
 use crate::staff::records::visible;
 use crate::trust::caller::Caller;
 use crate::trust::denial_of;
+use crate::unanswered::Unanswered;
 use fernwart_certs::envelope::EnvelopeError;
 use fernwart_fleet::{Machine, Run, RunState, Standing};
 use fernwart_protocol::code::Denial;
@@ -61,21 +62,12 @@ pub(super) async fn submit(
     (head, when_away): (JobHead, WhenAway),
     send: &mut Sender,
     receive: &mut Receiver,
-) -> Result<Result<(), Denial>, FrameError> {
-    let envelopes = match read_orders(service, &head, receive).await? {
-        Ok(envelopes) => envelopes,
-        Err(denial) => return Ok(Err(denial)),
-    };
-    let mut orders = match pending_orders(service, caller, envelopes) {
-        Ok(orders) => orders,
-        Err(denial) => return Ok(Err(denial)),
-    };
+) -> Result<(), Unanswered> {
+    let envelopes = read_orders(service, &head, receive).await?;
+    let mut orders = pending_orders(service, caller, envelopes)?;
     let parallel = if head.parallel == 0 { PARALLEL } else { PARALLEL.min(head.parallel as usize) };
     place(service, &mut orders, when_away, parallel);
-    let id = match store_job(service, caller, head, &orders).await {
-        Ok(id) => id,
-        Err(denial) => return Ok(Err(denial)),
-    };
+    let id = store_job(service, caller, head, &orders).await?;
     send.send(&Reply::Job(id)).await?;
     let (news, mut updates) = mpsc::channel::<Update>(NEWS);
     service.lifecycle.tasks.spawn(carry(service.clone(), orders, parallel, news));
@@ -83,15 +75,15 @@ pub(super) async fn submit(
         let update = tokio::select! {
             biased;
             // The technician has left; the job continues.
-            _ = link.closed() => return Err(FrameError::Cut),
+            _ = link.closed() => return Err(FrameError::Cut.into()),
             update = updates.recv() => update,
         };
         match update {
             Some(update) => send_update_to(send, update).await?,
             // Some runs may not have ended: the technician's program asks again when the hub is
             // back.
-            None if service.lifecycle.draining.is_cancelled() => return Ok(Err(Denial::ShuttingDown)),
-            None => return Ok(Ok(())),
+            None if service.lifecycle.draining.is_cancelled() => return Err(Denial::ShuttingDown.into()),
+            None => return Ok(()),
         }
     }
 }
@@ -101,22 +93,22 @@ async fn read_orders(
     service: &StaffService,
     head: &JobHead,
     receive: &mut Receiver,
-) -> Result<Result<Vec<Envelope>, Denial>, FrameError> {
+) -> Result<Vec<Envelope>, Unanswered> {
     let announced = head.orders as usize;
     if announced > JOB_MACHINES {
-        return Ok(Err(Denial::TooMany));
+        return Err(Denial::TooMany.into());
     }
     if announced == 0 {
-        return Ok(Err(Denial::NotUnderstood));
+        return Err(Denial::NotUnderstood.into());
     }
     if service.lifecycle.draining.is_cancelled() {
-        return Ok(Err(Denial::ShuttingDown));
+        return Err(Denial::ShuttingDown.into());
     }
     let mut envelopes = Vec::new();
     while envelopes.len() < announced {
         envelopes.extend(receive.first::<Orders>().await?.0);
     }
-    Ok(if envelopes.len() == announced { Ok(envelopes) } else { Err(Denial::NotUnderstood) })
+    if envelopes.len() == announced { Ok(envelopes) } else { Err(Denial::NotUnderstood.into()) }
 }
 
 /// Sets the first state of each order: offered, queued, or for a machine that is away.
@@ -156,10 +148,8 @@ async fn store_job(
     let (action, by, reason) = (head.action, caller.entry.name.clone(), head.reason);
     let (key, at) = (caller.entry.key, service.records.now());
     let job = NewJob { action: action.clone(), key, staff: by.clone(), reason: reason.clone(), at, runs };
-    let id = service.records.store.write(job).await.map_err(|error| {
-        warn!(%error, "a job could not be stored; nothing was sent");
-        service.records.denial(&error)
-    })?;
+    let stored = service.records.store.write(job).await;
+    let id = service.records.or_denial(stored.inspect_err(|_| warn!("a job could not be stored; nothing was sent")))?;
     // Store first, then mark, then check who has linked: a machine that links in between either
     // finds the stored order or is found here.
     let acts = orders.iter().filter(|pending| is_script(&pending.order));
@@ -210,12 +200,12 @@ pub(super) async fn cancel(
             fernwart_certs::envelope::open(&envelope, &caller.entry.order_key).map_err(|error| denial_of(&error))?;
         reachable(service, caller, cancel.machine)?;
         let withdrawn = records.store.write(Withdraw { run: cancel.run, machine: cancel.machine }).await;
-        if withdrawn.map_err(|error| records.denial(&error))? {
+        if records.or_denial(withdrawn)? {
             continue;
         }
         // Store it first: a machine that is away gets it when it links again.
         let kept = KeepCancel { run: cancel.run, machine: cancel.machine, envelope: envelope.clone() };
-        records.store.write(kept).await.map_err(|error| records.denial(&error))?;
+        records.or_denial(records.store.write(kept).await)?;
         delivery.redelivery().mark(cancel.machine);
         if let Some(linked) = service.presence.machine(&cancel.machine) {
             linked.say(&Control::Cancel(envelope)).await;
@@ -302,22 +292,14 @@ pub(super) async fn watch(
     link: &Link,
     id: JobId,
     send: &mut Sender,
-) -> Result<Result<(), Denial>, FrameError> {
+) -> Result<(), Unanswered> {
     let mut reported = HashSet::new();
     let mut held = HashSet::new();
     loop {
-        let caller = match Caller::current(&service.trust, key, tls_key) {
-            Ok(caller) => caller,
-            Err(denial) => return Ok(Err(denial)),
-        };
-        if let Err(denial) = visible(service, &caller, id).await {
-            return Ok(Err(denial));
-        }
+        let caller = Caller::current(&service.trust, key, tls_key)?;
+        visible(service, &caller, id).await?;
         let begun = tokio::time::Instant::now();
-        let runs = match service.records.store.runs(id).await {
-            Ok(runs) => runs,
-            Err(error) => return Ok(Err(service.records.denial(&error))),
-        };
+        let runs = service.records.or_denial(service.records.store.runs(id).await)?;
         let again = LOOK_AGAIN.max(begun.elapsed() * 10).min(LOOK_RARELY);
         let reached = |run: &Run| service.records.store.machine(&run.machine).filter(|machine| caller.reaches(machine));
         for run in runs.iter().filter(|run| run.state == RunState::Held) {
@@ -335,13 +317,13 @@ pub(super) async fn watch(
             }
         }
         if runs.iter().all(|run| run.state.is_final()) {
-            return Ok(Ok(()));
+            return Ok(());
         }
         tokio::select! {
             biased;
-            () = service.lifecycle.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
+            () = service.lifecycle.stop.cancelled() => return Err(Denial::ShuttingDown.into()),
             // The watcher has left.
-            _ = link.closed() => return Err(FrameError::Cut),
+            _ = link.closed() => return Err(FrameError::Cut.into()),
             () = tokio::time::sleep(again) => {}
         }
     }
@@ -369,14 +351,9 @@ pub(super) async fn outcomes(
     id: JobId,
     wanted: &[RunId],
     send: &mut Sender,
-) -> Result<Result<(), Denial>, FrameError> {
-    if let Err(denial) = visible(service, caller, id).await {
-        return Ok(Err(denial));
-    }
-    let runs = match service.records.store.runs(id).await {
-        Ok(runs) => runs,
-        Err(error) => return Ok(Err(service.records.denial(&error))),
-    };
+) -> Result<(), Unanswered> {
+    visible(service, caller, id).await?;
+    let runs = service.records.or_denial(service.records.store.runs(id).await)?;
     let wanted: HashSet<&RunId> = wanted.iter().collect();
     for run in runs.iter().filter(|run| wanted.contains(&run.id)) {
         let Some(machine) = service.records.store.machine(&run.machine).filter(|machine| caller.reaches(machine))
@@ -387,5 +364,5 @@ pub(super) async fn outcomes(
             send_update_to(send, Update { run: run.id, machine: run.machine, news }).await?;
         }
     }
-    Ok(Ok(()))
+    Ok(())
 }

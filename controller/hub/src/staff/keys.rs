@@ -3,13 +3,14 @@
 use super::{Answer, reply};
 use crate::staff::StaffService;
 use crate::trust::caller::Caller;
+use crate::unanswered::Unanswered;
 use fernwart_certs::catalogue::Role;
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Document, Envelope, Lock, Locked};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::KeyId;
 use fernwart_protocol::limits::ROWS_PER_FRAME;
-use fernwart_protocol::link::{FrameError, Link, Sender};
+use fernwart_protocol::link::{Link, Sender};
 use fernwart_protocol::staff::{Reply, Suspension};
 use fernwart_protocol::text::List;
 use fernwart_store::RejectStaff;
@@ -18,7 +19,7 @@ use tracing::info;
 
 pub(super) async fn suspend(service: &StaffService, caller: &Caller, key: KeyId) -> Answer {
     caller.must_be(Role::Lead)?;
-    service.trust.cut_off(key).await.map_err(|error| service.records.denial(&error))?;
+    service.records.or_denial(service.trust.cut_off(key).await)?;
     info!(%key, by = %caller.entry.name, "a staff key is suspended");
     service.records.happened(Happened::Suspended(key, caller.entry.name.clone()));
     Ok(())
@@ -26,7 +27,7 @@ pub(super) async fn suspend(service: &StaffService, caller: &Caller, key: KeyId)
 
 pub(super) async fn resume(service: &StaffService, caller: &Caller, key: KeyId) -> Answer {
     caller.must_be(Role::Lead)?;
-    service.trust.let_in(key).await.map_err(|error| service.records.denial(&error))?;
+    service.records.or_denial(service.trust.let_in(key).await)?;
     info!(%key, by = %caller.entry.name, "a staff key is resumed");
     Ok(())
 }
@@ -39,7 +40,7 @@ pub(super) async fn reject(service: &StaffService, caller: &Caller, key: KeyId) 
         return Err(Denial::NotPending);
     }
     let waited = service.records.store.write(RejectStaff(key)).await;
-    let waited = waited.map_err(|error| service.records.denial(&error))?;
+    let waited = service.records.or_denial(waited)?;
     info!(%key, by = %caller.entry.name, "a technician who asked to join is rejected");
     if waited { Ok(()) } else { Err(Denial::NotPending) }
 }
@@ -51,7 +52,7 @@ pub(super) async fn lock(service: &StaffService, envelope: &Envelope) -> Answer 
         Refusal::NewerOrder => Denial::NewerDocument,
         _ => Denial::BeyondRole,
     })?;
-    service.trust.lock(envelope).await.map_err(|error| service.records.denial(&error))
+    service.records.or_denial(service.trust.lock(envelope).await)
 }
 
 /// Issues a certificate for the key from the TLS handshake, not for one from the request.
@@ -60,20 +61,14 @@ pub(super) async fn renew(
     caller: &Caller,
     link: &Link,
     send: &mut Sender,
-) -> Result<Answer, FrameError> {
+) -> Result<(), Unanswered> {
     let spki = link.peer_certificates().first().and_then(fernwart_certs::peer::public_key_of).unwrap_or_default();
     reply(send, service.keys.certify_staff(caller.entry.key, &spki).map(Reply::Certificate)).await
 }
 
 /// Lists the suspended staff keys.
-pub(super) async fn suspensions(
-    service: &StaffService,
-    caller: &Caller,
-    send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    if let Err(denial) = caller.must_be(Role::Lead) {
-        return Ok(Err(denial));
-    }
+pub(super) async fn suspensions(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<(), Unanswered> {
+    caller.must_be(Role::Lead)?;
     let mut locked: HashSet<KeyId> = HashSet::new();
     for envelope in service.trust.locks() {
         if let Ok(Lock { locked: Locked::Keys(keys), .. }) = Lock::from_bytes(envelope.bytes.as_bytes()) {
@@ -86,5 +81,5 @@ pub(super) async fn suspensions(
     for some in all.chunks(ROWS_PER_FRAME) {
         send.send(&Reply::Suspensions(List::try_from(some.to_vec()).unwrap_or_default())).await?;
     }
-    Ok(Ok(()))
+    Ok(())
 }

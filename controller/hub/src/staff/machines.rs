@@ -5,6 +5,7 @@ use crate::presence::RETIREMENT_TIMEOUT;
 use crate::staff::StaffService;
 use crate::trust::caller::Caller;
 use crate::trust::denial_of;
+use crate::unanswered::Unanswered;
 use fernwart_certs::catalogue::Role;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -39,7 +40,7 @@ pub(super) async fn admit(
     machine: MachineId,
     name: MachineName,
     send: &mut Sender,
-) -> Result<Answer, FrameError> {
+) -> Result<(), Unanswered> {
     let admitted = async {
         let name = write_as_lead(service, caller, machine, Admit { machine, name }).await??;
         service.trust.admitted.notify_waiters();
@@ -59,7 +60,7 @@ async fn write_as_lead<W: Write>(
 ) -> Result<W::Reply, Denial> {
     caller.must_be(Role::Lead)?;
     reachable(service, caller, machine)?;
-    service.records.store.write(write).await.map_err(|error| service.records.denial(&error))
+    service.records.or_denial(service.records.store.write(write).await)
 }
 
 pub(super) async fn reject(service: &StaffService, caller: &Caller, machine: MachineId) -> Answer {
@@ -170,11 +171,11 @@ fn row(service: &StaffService, machine: &Machine) -> Row<MachineRow> {
     row
 }
 
-pub(super) async fn machines(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
+pub(super) async fn machines(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<(), Unanswered> {
     let machines = service.records.store.machines(Standing::Admitted);
     let reached = machines.iter().filter(|machine| caller.reaches(machine)).map(|machine| row(service, machine));
     growing_rows(send, reached.collect(), Reply::MachineRows, Reply::Machines).await?;
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Other machines that had this name: retired and renamed ones.
@@ -183,27 +184,21 @@ pub(super) async fn formerly(
     caller: &Caller,
     name: &MachineName,
     send: &mut Sender,
-) -> Result<Answer, FrameError> {
+) -> Result<(), Unanswered> {
     let retired = service.records.store.machines(Standing::Retired);
-    let renamed = match service.records.store.formerly_named(name).await {
-        Ok(renamed) => renamed,
-        Err(error) => return Ok(Err(service.records.denial(&error))),
-    };
+    let renamed = service.records.or_denial(service.records.store.formerly_named(name).await)?;
     let renamed =
         renamed.iter().filter_map(|id| service.records.store.machine(id)).filter(|machine| machine.name != *name);
     let retired = retired.into_iter().filter(|machine| machine.name == *name);
     let alike = retired.chain(renamed).filter(|machine| caller.reaches(machine));
     growing_rows(send, alike.map(|machine| row(service, &machine)).collect(), Reply::MachineRows, Reply::Machines)
         .await?;
-    Ok(Ok(()))
+    Ok(())
 }
 
-pub(super) async fn pending(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
+pub(super) async fn pending(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<(), Unanswered> {
     let machines = service.records.store.machines(Standing::Pending);
-    let staff = match service.records.store.staff_joins().await {
-        Ok(staff) => staff,
-        Err(error) => return Ok(Err(service.records.denial(&error))),
-    };
+    let staff = service.records.or_denial(service.records.store.staff_joins().await)?;
     let machines = machines.iter().filter(|machine| caller.reaches(machine)).map(|machine| {
         let newcomer = Newcomer {
             machine: machine.id,
@@ -230,7 +225,7 @@ pub(super) async fn pending(service: &StaffService, caller: &Caller, send: &mut 
     let staff = staff.into_iter().filter(|staff| !listed.contains(&staff.key)).map(Row::from);
     let rows = |list| Reply::PendingRows(List::default(), list);
     growing_rows(send, staff.collect(), rows, |list| Reply::Pending(List::default(), list)).await?;
-    Ok(Ok(()))
+    Ok(())
 }
 
 pub(super) async fn ping(
@@ -239,13 +234,11 @@ pub(super) async fn ping(
     machines: &[MachineId],
     wait_ms: u32,
     send: &mut Sender,
-) -> Result<Answer, FrameError> {
+) -> Result<(), Unanswered> {
     let wait = Duration::from_millis(u64::from(wait_ms.min(60_000)));
     let mut echoes = JoinSet::new();
     for &id in machines {
-        if let Err(denial) = reachable(service, caller, id) {
-            return Ok(Err(denial));
-        }
+        reachable(service, caller, id)?;
         while echoes.len() >= ECHOES {
             pong(&mut echoes, send).await?;
         }
@@ -265,7 +258,7 @@ pub(super) async fn ping(
     while !echoes.is_empty() {
         pong(&mut echoes, send).await?;
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 async fn pong(echoes: &mut JoinSet<(MachineId, Option<u32>)>, send: &mut Sender) -> Result<(), FrameError> {
@@ -275,24 +268,11 @@ async fn pong(echoes: &mut JoinSet<(MachineId, Option<u32>)>, send: &mut Sender)
     Ok(())
 }
 
-pub(super) async fn sealed_to(
-    service: &StaffService,
-    caller: &Caller,
-    id: MachineId,
-    send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    let machine = match reachable(service, caller, id) {
-        Ok(machine) => machine,
-        Err(denial) => return Ok(Err(denial)),
-    };
-    match service.records.store.sealed_to(&id).await {
-        Ok(stated) => {
-            send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
-            if let Some(stated) = stated {
-                send.send(&Reply::SealedTo(stated)).await?;
-            }
-            Ok(Ok(()))
-        }
-        Err(error) => Ok(Err(service.records.denial(&error))),
+pub(super) async fn sealed_to(service: &StaffService, machine: &Machine, send: &mut Sender) -> Result<(), Unanswered> {
+    let stated = service.records.or_denial(service.records.store.sealed_to(&machine.id).await)?;
+    send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
+    if let Some(stated) = stated {
+        send.send(&Reply::SealedTo(stated)).await?;
     }
+    Ok(())
 }

@@ -1,9 +1,9 @@
 //! Requests about jobs and their signed outcomes.
 
-use super::machines::reachable;
 use super::{Answer, growing_rows};
 use crate::staff::StaffService;
 use crate::trust::caller::Caller;
+use crate::unanswered::Unanswered;
 use fernwart_certs::catalogue::Role;
 use fernwart_fleet::{Job, Machine};
 use fernwart_protocol::code::Denial;
@@ -36,24 +36,17 @@ fn job_row(job: &Job) -> Row<JobRow> {
     })
 }
 
-pub(super) async fn customers(
-    service: &StaffService,
-    caller: &Caller,
-    send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    let mut customers = match service.records.store.customers().await {
-        Ok(customers) => customers,
-        Err(error) => return Ok(Err(service.records.denial(&error))),
-    };
+pub(super) async fn customers(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<(), Unanswered> {
+    let mut customers = service.records.or_denial(service.records.store.customers().await)?;
     customers.retain(|customer| caller.entry.customers.include(&customer.id));
     let customers = customers.into_iter().map(Row::from).collect();
     growing_rows(send, customers, Reply::CustomerRows, Reply::Customers).await?;
-    Ok(Ok(()))
+    Ok(())
 }
 
 pub(super) async fn add_customer(service: &StaffService, caller: &Caller, customer: CustomerRow) -> Answer {
     caller.must_be(Role::Lead)?;
-    service.records.store.write(AddCustomer(customer)).await.map_err(|error| service.records.denial(&error))?
+    service.records.or_denial(service.records.store.write(AddCustomer(customer)).await)?
 }
 
 pub(super) async fn invite(service: &StaffService, caller: &Caller, token: Token) -> Answer {
@@ -61,58 +54,41 @@ pub(super) async fn invite(service: &StaffService, caller: &Caller, token: Token
     let store = &service.records.store;
     if let TokenKind::Machine { customer, .. } = &token.admits
         && (!caller.entry.customers.include(customer)
-            || !store.has_customer(customer).await.map_err(|error| service.records.denial(&error))?)
+            || !service.records.or_denial(store.has_customer(customer).await)?)
     {
         return Err(Denial::NoSuchCustomer);
     }
-    store.write(token).await.map_err(|error| service.records.denial(&error))
+    service.records.or_denial(store.write(token).await)
 }
 
 /// A job that the caller may see.
 pub(super) async fn visible(service: &StaffService, caller: &Caller, id: JobId) -> Result<Job, Denial> {
-    let job = service.records.store.job(id).await.map_err(|error| service.records.denial(&error))?;
+    let job = service.records.or_denial(service.records.store.job(id).await)?;
     job.filter(|job| caller.may_see(job)).ok_or(Denial::NoSuchJob)
 }
 
-pub(super) async fn jobs(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
-    match service.records.store.jobs(JOBS).await {
-        Ok(jobs) => {
-            let seen = jobs.iter().filter(|job| caller.may_see(job)).map(job_row);
-            growing_rows(send, seen.collect(), Reply::JobRows, Reply::Jobs).await?;
-            Ok(Ok(()))
-        }
-        Err(error) => Ok(Err(service.records.denial(&error))),
-    }
+pub(super) async fn jobs(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<(), Unanswered> {
+    let jobs = service.records.or_denial(service.records.store.jobs(JOBS).await)?;
+    let seen = jobs.iter().filter(|job| caller.may_see(job)).map(job_row);
+    growing_rows(send, seen.collect(), Reply::JobRows, Reply::Jobs).await?;
+    Ok(())
 }
 
-pub(super) async fn job(
-    service: &StaffService,
-    caller: &Caller,
-    id: JobId,
-    send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    let job = match visible(service, caller, id).await {
-        Ok(job) => job,
-        Err(denial) => return Ok(Err(denial)),
-    };
-    growing_rows(send, vec![job_row(&job)], Reply::JobRows, Reply::Jobs).await?;
-    match service.records.store.runs(id).await {
-        Ok(runs) => {
-            let runs = runs.into_iter().map(|run| {
-                Row::from(RunRow {
-                    run: run.id,
-                    machine: run.machine,
-                    name: run.name,
-                    state: Text::clipped(run.state.as_str()),
-                    outcome: run.outcome,
-                    settled_at: run.settled_at,
-                })
-            });
-            growing_rows(send, runs.collect(), Reply::RunRows, Reply::Runs).await?;
-            Ok(Ok(()))
-        }
-        Err(error) => Ok(Err(service.records.denial(&error))),
-    }
+pub(super) async fn job(service: &StaffService, job: &Job, send: &mut Sender) -> Result<(), Unanswered> {
+    growing_rows(send, vec![job_row(job)], Reply::JobRows, Reply::Jobs).await?;
+    let runs = service.records.or_denial(service.records.store.runs(job.id).await)?;
+    let runs = runs.into_iter().map(|run| {
+        Row::from(RunRow {
+            run: run.id,
+            machine: run.machine,
+            name: run.name,
+            state: Text::clipped(run.state.as_str()),
+            outcome: run.outcome,
+            settled_at: run.settled_at,
+        })
+    });
+    growing_rows(send, runs.collect(), Reply::RunRows, Reply::Runs).await?;
+    Ok(())
 }
 
 /// How many reports are searched for a complete one.
@@ -121,17 +97,12 @@ const LOOKED_THROUGH: i64 = 512;
 /// Sends the newest complete report that was stored by this time.
 pub(super) async fn facts_at(
     service: &StaffService,
-    caller: &Caller,
-    id: MachineId,
+    machine: &Machine,
     at: UnixMs,
     send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    let machine = match reachable(service, caller, id) {
-        Ok(machine) => machine,
-        Err(denial) => return Ok(Err(denial)),
-    };
+) -> Result<(), Unanswered> {
     let read = async {
-        let orders = service.records.store.reported_until(&id, at, LOOKED_THROUGH).await?;
+        let orders = service.records.store.reported_until(&machine.id, at, LOOKED_THROUGH).await?;
         let of_all = orders
             .iter()
             .filter_map(|order| Order::from_bytes(order.bytes.as_bytes()).ok())
@@ -141,13 +112,8 @@ pub(super) async fn facts_at(
             None => Ok(None),
         }
     };
-    match read.await {
-        Ok(evidence) => {
-            show_report(evidence, &machine, send).await?;
-            Ok(Ok(()))
-        }
-        Err(error) => Ok(Err(service.records.denial(&error))),
-    }
+    let evidence = service.records.or_denial(read.await)?;
+    Ok(show_report(evidence, machine, send).await?)
 }
 
 /// Sends a stored report, if there is one, and the key that its machine signs with.
@@ -160,43 +126,17 @@ async fn show_report(evidence: Option<Evidence>, machine: &Machine, send: &mut S
     Ok(())
 }
 
-pub(super) async fn facts(
-    service: &StaffService,
-    caller: &Caller,
-    id: MachineId,
-    send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    let machine = match reachable(service, caller, id) {
-        Ok(machine) => machine,
-        Err(denial) => return Ok(Err(denial)),
-    };
-    match service.records.store.newest(&id).await {
-        Ok(evidence) => {
-            show_report(evidence, &machine, send).await?;
-            Ok(Ok(()))
-        }
-        Err(error) => Ok(Err(service.records.denial(&error))),
-    }
+pub(super) async fn facts(service: &StaffService, machine: &Machine, send: &mut Sender) -> Result<(), Unanswered> {
+    let evidence = service.records.or_denial(service.records.store.newest(&machine.id).await)?;
+    Ok(show_report(evidence, machine, send).await?)
 }
 
-pub(super) async fn job_orders(
-    service: &StaffService,
-    caller: &Caller,
-    id: JobId,
-    send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    if let Err(denial) = visible(service, caller, id).await {
-        return Ok(Err(denial));
+pub(super) async fn job_orders(service: &StaffService, job: &Job, send: &mut Sender) -> Result<(), Unanswered> {
+    let orders = service.records.or_denial(service.records.store.orders(job.id).await)?;
+    for page in orders.chunks(PAGE) {
+        send.send(&Reply::Orders(List::try_from(page.to_vec()).unwrap_or_default())).await?;
     }
-    match service.records.store.orders(id).await {
-        Ok(orders) => {
-            for page in orders.chunks(PAGE) {
-                send.send(&Reply::Orders(List::try_from(page.to_vec()).unwrap_or_default())).await?;
-            }
-            Ok(Ok(()))
-        }
-        Err(error) => Ok(Err(service.records.denial(&error))),
-    }
+    Ok(())
 }
 
 /// Sends a signed statement that receipts were dropped. A program too old to know it sees them as
@@ -236,35 +176,21 @@ const SETTLES: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Sends a machine's receipts in the order in which this hub countersigned them, and its signed
 /// statement of how many there are.
-pub(super) async fn chain(
-    service: &StaffService,
-    caller: &Caller,
-    id: MachineId,
-    send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    let machine = match reachable(service, caller, id) {
-        Ok(machine) => machine,
-        Err(denial) => return Ok(Err(denial)),
-    };
+pub(super) async fn chain(service: &StaffService, machine: &Machine, send: &mut Sender) -> Result<(), Unanswered> {
     send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
     let (mut last, mut tries) = ((0, Digest::from_bytes([0; 32])), 0);
     let (seq, head) = loop {
-        let links = match service.records.store.chain_links(&id, last.0, PAGE as i64).await {
-            Ok(links) => links,
-            Err(error) => return Ok(Err(service.records.denial(&error))),
-        };
+        let links =
+            service.records.or_denial(service.records.store.chain_links(&machine.id, last.0, PAGE as i64).await)?;
         // Read the cuts after the receipts, so that receipts dropped in between are reported as
         // dropped.
         let until = links.last().map_or(u64::MAX, |link| link.seq);
-        let cuts = match service.records.store.chain_cuts(&id, last.0, until).await {
-            Ok(cuts) => cuts,
-            Err(error) => return Ok(Err(service.records.denial(&error))),
-        };
+        let cuts = service.records.or_denial(service.records.store.chain_cuts(&machine.id, last.0, until).await)?;
         let is_end = links.is_empty();
         for link in links {
             if link.seq > last.0 + 1 {
                 match cuts.iter().find(|cut| cut.seq + 1 == link.seq) {
-                    Some(cut) => tell_cut(service, id, last.0, *cut, send).await?,
+                    Some(cut) => tell_cut(service, machine.id, last.0, *cut, send).await?,
                     // The cut has moved: more receipts were dropped just now.
                     None if tries < TRIES => {
                         tries += 1;
@@ -281,24 +207,24 @@ pub(super) async fn chain(
             continue;
         }
         if let Some(cut) = cuts.last() {
-            tell_cut(service, id, last.0, *cut, send).await?;
+            tell_cut(service, machine.id, last.0, *cut, send).await?;
             last = (cut.seq, cut.head);
         }
         // Outcomes may have been stored since. Sign the hub's count, not what was found, so that
         // missing newest receipts are noticed.
-        let counted = stands(service, &id);
+        let counted = stands(service, &machine.id);
         if counted == last || tries >= TRIES {
             break counted;
         }
         tries += 1;
         tokio::time::sleep(SETTLES).await;
     };
-    let end = ChainEnd { machine: id, seq, head, key: service.keys.evidence_id, at: service.records.now() };
+    let end = ChainEnd { machine: machine.id, seq, head, key: service.keys.evidence_id, at: service.records.now() };
     match fernwart_certs::envelope::seal(&end, &service.keys.evidence, send.version()) {
         Ok(envelope) => {
             send.send(&Reply::ChainEnd(envelope)).await?;
-            Ok(Ok(()))
+            Ok(())
         }
-        Err(_) => Ok(Err(Denial::StoreFailed)),
+        Err(_) => Err(Denial::StoreFailed.into()),
     }
 }
