@@ -1,5 +1,5 @@
 //! Byte channels beside orders: what a permitted act writes while it runs goes to the uplink
-//! without passing through the executor, which opens the channel and can only revoke it.
+//! without passing through the executor, which opens the channel. It or the uplink ends it.
 //!
 //! ```text
 //! permit ─▶ executor: open(run) ─▶ Writer (the act) ══ window ══▶ Reader (the order's stream) ─▶ QUIC
@@ -108,7 +108,7 @@ impl Writer {
         for piece in bytes.chunks(OUTPUT_BYTES) {
             let cost = piece.len() + PIECE_BYTES;
             if waiting.bytes + cost > WINDOW_BYTES {
-                return;
+                break;
             }
             waiting.bytes += cost;
             waiting.pieces.push_back((stream, piece.to_vec()));
@@ -160,10 +160,18 @@ impl Reader {
     }
 }
 
+/// The next piece, with those after it that fit: a reader that has fallen behind gets few large
+/// ones, and an outcome does not wait behind thousands of short ones.
 fn take(waiting: &mut Waiting) -> Option<Piece> {
-    let piece = waiting.pieces.pop_front()?;
-    waiting.bytes = waiting.bytes.saturating_sub(piece.1.len() + PIECE_BYTES);
-    Some(piece)
+    let (stream, mut bytes) = waiting.pieces.pop_front()?;
+    waiting.bytes = waiting.bytes.saturating_sub(bytes.len() + PIECE_BYTES);
+    while let Some((_, more)) =
+        waiting.pieces.pop_front_if(|(other, more)| *other == stream && bytes.len() + more.len() <= OUTPUT_BYTES)
+    {
+        waiting.bytes = waiting.bytes.saturating_sub(more.len() + PIECE_BYTES);
+        bytes.extend(more);
+    }
+    Some((stream, bytes))
 }
 
 impl Drop for Reader {
@@ -214,10 +222,26 @@ mod tests {
         while let Some((_, piece)) = reader.ready() {
             bytes += piece.len() + PIECE_BYTES;
         }
-        assert!(bytes <= WINDOW_BYTES && bytes > WINDOW_BYTES - OUTPUT_BYTES, "{bytes}");
+        assert!(bytes <= WINDOW_BYTES && bytes > WINDOW_BYTES / 2, "{bytes}");
         // What it has taken makes room.
         writer.write(Stream::Out, b"z");
         assert_eq!(text(reader.next().await).as_deref(), Some("z"));
+    }
+
+    #[tokio::test]
+    async fn short_pieces_of_one_stream_are_read_as_one() {
+        let channels = Channels::default();
+        let writer = channels.open(RUN, true);
+        let mut reader = channels.read(&RUN).expect("open");
+        (0..1500).for_each(|_| writer.write(Stream::Out, b"y"));
+        writer.write(Stream::Err, b"no");
+        writer.write(Stream::Out, &[b'x'; OUTPUT_BYTES]);
+        writer.write(Stream::Out, b"z");
+        let lengths = [1500, 2, OUTPUT_BYTES, 1];
+        for length in lengths {
+            assert_eq!(reader.next().await.map(|(_, bytes)| bytes.len()), Some(length));
+        }
+        assert_eq!(reader.channel.waiting().bytes, 0);
     }
 
     #[tokio::test]

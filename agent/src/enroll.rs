@@ -242,8 +242,8 @@ pub async fn incoming(keys: &Keys, invitation: &Invitation, hostname: Text<255>)
         Reply::Certificate(chain) => {
             let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
             let [leaf, ca] = chain.as_slice() else { return Err(EnrollError::WrongCertificate) };
-            let on_step = read_certificate(leaf, ca).map_err(|_| EnrollError::WrongCertificate)?;
-            let ours = on_step.name == Name::Machine(machine) && on_step.tls_key == keys.identity.key.digest();
+            let certificate = read_certificate(leaf, ca).map_err(|_| EnrollError::WrongCertificate)?;
+            let ours = certificate.name == Name::Machine(machine) && certificate.tls_key == keys.identity.key.digest();
             if !ours || !may_issue(ca, &[invitation.ca], &shown) {
                 return Err(EnrollError::WrongCertificate);
             }

@@ -36,7 +36,7 @@ pub struct FileError {
 }
 
 impl FileError {
-    /// What failed at this path: `reading`, `writing` and the like.
+    /// Makes the error of a system call at this path; `doing` is `reading`, `writing` and the like.
     pub fn at(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self { doing, path: path.clone(), source }
@@ -349,23 +349,23 @@ mod tests {
     #[test]
     fn a_path_with_a_folder_that_others_may_change_is_rejected() {
         let top = tempfile::tempdir().expect("a folder");
-        let passage = top.path().join("way");
-        let home = passage.join("home");
+        let above = top.path().join("way");
+        let home = above.join("home");
         std::fs::create_dir_all(&home).expect("made");
         let path = home.join("a.key");
         create(&path, b"secret").expect("written");
         let mode = |folder: &Path, mode| {
             std::fs::set_permissions(folder, PermissionsExt::from_mode(mode)).expect("set");
         };
-        mode(&passage, 0o755);
+        mode(&above, 0o755);
         mode(&home, 0o755);
         assert!(read(&path).is_ok());
         for (folder, bits, refused) in [
             (&home, 0o775, true),
             (&home, 0o757, true),
             (&home, 0o1777, false),
-            (&passage, 0o777, true),
-            (&passage, 0o1777, false),
+            (&above, 0o777, true),
+            (&above, 0o1777, false),
         ] {
             mode(folder, bits);
             let result = read(&path);

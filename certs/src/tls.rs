@@ -33,7 +33,7 @@ pub enum TlsError {
 pub enum Clock {
     /// A hub certificate outside its validity is rejected.
     MustBeRight,
-    /// Only pins and names are checked, not validity. A machine whose clock is a year off must stay
+    /// Pins, names and signatures are checked, not validity. A machine whose clock is a year off must stay
     /// reachable, so that somebody can be told about it. An attacker with a hub's expired key could
     /// only do what any hub can do: delay.
     MayBeWrong,

@@ -181,7 +181,9 @@ impl From<ClientError> for Failure {
             ClientError::Version(_) => {
                 Self::new(Exit::Failed, "FW-HUB-02", text).now("update the older of the two programs")
             }
-            ClientError::WrongCertificate => Self::new(Exit::Failed, "FW-JOIN-23", text),
+            ClientError::WrongCertificate | ClientError::KeyTooLong => Self::new(Exit::Failed, "FW-JOIN-23", text),
+            ClientError::DraftTooLong => Self::new(Exit::Failed, "FW-CLI-09", text)
+                .now("propose fewer changes at once: fernwart catalogue propose"),
             ClientError::OlderHub { .. } => Self::new(Exit::Refused, "FW-CLI-19", text).now("update the hub"),
             ClientError::OlderAgent { .. } => {
                 Self::new(Exit::Refused, "FW-CLI-17", text).now("update the agent on that machine")

@@ -94,18 +94,18 @@ impl Listening {
         let (over, is_over) = oneshot::channel::<()>();
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return Self { over: None } };
         // Register the handler now, not only when the thread runs.
-        let reply = {
+        let interrupts = {
             let _inside = runtime.enter();
             signal(SignalKind::interrupt())
         };
-        let Ok(mut reply) = reply else { return Self { over: None } };
+        let Ok(mut interrupts) = interrupts else { return Self { over: None } };
         let modes = tcgetattr(std::io::stdin()).ok();
         std::thread::spawn(move || {
             let is_stopped = runtime.block_on(async {
                 tokio::select! {
                     biased;
                     _ = is_over => false,
-                    signal = reply.recv() => signal.is_some(),
+                    signal = interrupts.recv() => signal.is_some(),
                 }
             });
             if is_stopped {

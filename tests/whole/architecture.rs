@@ -136,3 +136,39 @@ fn only_one_module_uses_quinn_and_one_uses_bincode() {
         }
     }
 }
+
+#[test]
+fn tests_named_in_scripts_and_documents_exist() {
+    let function = Regex::new(r"fn (\w+)").expect("a pattern");
+    let mut known = BTreeSet::new();
+    for folder in ["agent", "certs", "controller", "protocol", "tests"] {
+        let mut open = vec![root().join(folder)];
+        while let Some(next) = open.pop() {
+            if next.is_dir() {
+                open.extend(std::fs::read_dir(&next).expect("a folder").flatten().map(|entry| entry.path()));
+            } else if next.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&next).expect("a source");
+                known.extend(function.captures_iter(&text).filter_map(|found| Some(found.get(1)?.as_str().to_owned())));
+            }
+        }
+    }
+    // In documents the beginning of a name is enough; a command must name the whole.
+    let in_prose = Regex::new(r"`(?:\w+::)*([a-z0-9]+(?:_[a-z0-9]+){2,})…?`").expect("a pattern");
+    let command = Regex::new(r"(?m)^cargo (?:test|nextest)\b.* ([a-z0-9]+(?:_[a-z0-9]+){2,})$").expect("a pattern");
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("a file");
+    for path in ["tests/README.md", "agent/README.md", "certs/README.md", "controller/docs/architecture.md"] {
+        for found in in_prose.captures_iter(&read(path)) {
+            let name = found.get(1).expect("a name").as_str();
+            assert!(known.iter().any(|one| one.starts_with(name)), "{path}: no test {name}");
+        }
+    }
+    let mut named = 0;
+    for path in ["tests/simulate", "tests/old-versions", "tests/run", "tests/mutants"] {
+        for found in command.captures_iter(&read(path)) {
+            let name = found.get(1).expect("a name").as_str();
+            assert!(known.contains(name), "{path}: no test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 0, "no command names a test");
+}

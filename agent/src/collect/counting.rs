@@ -23,10 +23,12 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// Starts counting in this boot. Without a boot id nothing can be compared.
-    pub(crate) fn begin(past: &Past, boot: String, uptime_s: u64, now: UnixMs) -> Self {
+    /// Starts counting in this boot. Without a boot id nothing can be compared; a boot of unknown
+    /// age is not young.
+    pub(crate) fn begin(past: &Past, boot: String, uptime_s: Option<u64>, now: UnixMs) -> Self {
         let before = past.counters(&boot, now).filter(|_| !boot.is_empty()).cloned();
         let moments = Mutex::new(past.moments().clone());
+        let uptime_s = uptime_s.unwrap_or(u64::MAX);
         Self { before, boot, now, uptime_s, values: Mutex::default(), moments }
     }
 
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     fn begin(past: &Past, now: UnixMs) -> Counting {
-        Counting::begin(past, "a-boot".to_owned(), 86_400, now)
+        Counting::begin(past, "a-boot".to_owned(), Some(86_400), now)
     }
 
     const NOW: UnixMs = 1_800_000_000_000;
@@ -129,6 +131,8 @@ mod tests {
         assert_eq!(later.since("eth7.errors", 4), Ok(4), "what came meanwhile began at nothing");
         let young = counting(None, 600);
         assert_eq!((young.since("kills", 7), young.over_s()), (Ok(7), Some(600)), "all of a young boot is new");
+        let unknown = Counting::begin(&Past::default(), "a".into(), None, NOW);
+        assert_eq!((unknown.since("kills", 7), unknown.over_s()), (Err(Reason::FirstLook.into()), None));
         assert_eq!(young.since_known("sda.media", 7), Err(Reason::FirstLook.into()), "a drive is older than its boot");
     }
 

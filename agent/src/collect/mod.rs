@@ -44,7 +44,7 @@ pub struct Surroundings {
     pub behind_floor_ms: Option<i64>,
     /// A DNS name of the hub, if it has one.
     pub hub_name: Option<String>,
-    /// The package manager's answer that a running agent already has ([`known_updates`]).
+    /// The package manager's answer that a running agent already has (the platform keeps it).
     pub known_updates: Option<String>,
     /// Whether this process keeps running after the look.
     pub stays: bool,
@@ -79,8 +79,8 @@ pub type Gather = fn(SectionName, &Surroundings, &Counting, Instant) -> Gathered
 pub struct Lens<'a> {
     /// Tells this boot from others; empty where that is unknown.
     pub boot: String,
-    /// Seconds since boot.
-    pub uptime_s: u64,
+    /// Seconds since boot; none where that is unknown.
+    pub uptime_s: Option<u64>,
     /// How a system's facts are gathered.
     pub gather: Gather,
     /// The rules that hold.

@@ -40,7 +40,8 @@ pub struct GateContext<'a> {
     /// Acts whose orders may have been signed before this are refused: the ledger may have
     /// forgotten them.
     pub orders_since: UnixMs,
-    /// Whether keys, certificate and enrollment are unchanged since the agent started.
+    /// Whether the keys and enrollment are those that the agent started with, and the certificate
+    /// is theirs; a renewed one may be.
     pub files_are_ours: bool,
 }
 

@@ -16,7 +16,7 @@ mod hub_messages;
 pub(crate) mod last_run;
 mod line_budget;
 mod machine;
-pub mod notice;
+pub(crate) mod notice;
 mod outbox;
 mod parting;
 mod pending;
@@ -96,7 +96,7 @@ pub enum ExecutorError {
     #[error("reading this machine's evidence key")]
     Key(#[source] KeyFileError),
     /// The state store cannot be opened.
-    #[error("opening this machine's books")]
+    #[error("opening this machine's state store")]
     StateStore(#[source] StateError),
     /// The catalogue in the state store cannot be used.
     #[error("reading the catalogue this machine follows")]
@@ -124,7 +124,6 @@ pub enum Event {
     Asked(local::Question, oneshot::Sender<local::Answer>),
     /// A script has ended.
     ScriptEnded(RunId, ScriptResult),
-    /// Output of a script.
     /// The timer of a pending run has fired.
     Due(RunId, u64),
     /// Retry of an outcome that could not be written.

@@ -7,7 +7,7 @@ use fernwart_protocol::text::Text;
 
 /// The content of a notice.
 #[derive(Debug, Clone)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// A question.
     Asks(Asked),
     /// Something was done.
@@ -16,7 +16,7 @@ pub enum Notice {
 
 /// A finished run.
 #[derive(Debug, Clone)]
-pub struct Done {
+pub(crate) struct Done {
     /// The action.
     pub action: Action,
     /// Its title, from its manifest.

@@ -146,8 +146,17 @@ impl Executor {
             let no = NotAuthentic::Staff(Refusal::Replayed, Box::new(authentic.clone()));
             return self.reject(ticket, &no);
         }
-        self.waiting.entry(authentic.order().run).or_default().push(ticket);
+        let run = authentic.order().run;
+        self.waiting.entry(run).or_default().push(ticket);
         self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
+        self.show_output(ticket, run);
+    }
+
+    /// Lets a stream read the live output of its run, if that is a script at work.
+    fn show_output(&mut self, ticket: Ticket, run: RunId) {
+        if self.acting.as_ref().is_some_and(|acting| acting.run == run) {
+            self.say(ToUplink::Opened(ticket, run));
+        }
     }
 
     /// Refuses an order before it reaches the ledger. Nothing is kept except, for staff, a
@@ -207,9 +216,7 @@ impl Executor {
             let pending = record.phase == Phase::Waiting || self.pending.contains_key(&run);
             let state = if pending { RunState::Waiting } else { RunState::Started };
             self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
-            if self.acting.as_ref().is_some_and(|acting| acting.run == run) {
-                self.say(ToUplink::Opened(ticket, run));
-            }
+            self.show_output(ticket, run);
             if record.phase == Phase::Waiting {
                 // This process may not have it yet, if its state store was unreadable.
                 self.take_up(run, record);

@@ -3,7 +3,7 @@
 use crate::action::script::{self, ScriptError, Task};
 use crate::collect::{self, Looked, Surroundings};
 use crate::executor::{Act, Event, ScriptResult};
-use crate::platform::{facts, paths};
+use crate::platform::{facts, memory, paths};
 use fernwart_protocol::diagnosis::{Finding, Rules, Unknown};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::script::{Kind, Value};
@@ -59,6 +59,7 @@ fn checked(task: &Task, surroundings: &Surroundings, rules: &Rules, wait: Durati
     let deadline = Instant::now() + wait;
     let report = loop {
         let Looked { report, .. } = collect::look(facts::lens(rules), &sections, surroundings);
+        memory::give_back();
         match (report.still_asks(), Instant::now() < deadline) {
             (false, _) => break report,
             // A slow package manager's answer is ready at a later look.

@@ -1,6 +1,8 @@
-//! All that names an operating system, behind functions that do not.
+//! What names Linux, behind functions that do not.
 //!
-//! A further system is a folder beside `linux` with the same functions.
+//! A further system is a folder beside `linux` with the same functions. What all Unix systems have
+//! is also used in `action` (processes and signals), `collect` (programs), `local` (the socket)
+//! and `machine` (files): a system that is no Unix needs those behind functions, too.
 
 pub mod linux;
 

@@ -74,8 +74,11 @@ impl Uplink {
         if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest != state.dial.versions.timestamp) {
             served.tasks.spawn(fetch(served.link.clone(), state.dial.versions, self.executor.clone()));
         }
-        let result = self.serve(state, served, hint, receive, backoff).await;
+        let result = self.serve(state, &mut served, hint, receive, backoff).await;
+        // What the hub has sent until now still reaches the executor: the link's tasks live until
+        // it knows that the link is gone.
         self.part(state).await;
+        drop(served);
         result
     }
 
@@ -107,7 +110,7 @@ impl Uplink {
     async fn serve(
         &mut self,
         state: &mut ExecutorState,
-        mut linked: LinkedHub,
+        linked: &mut LinkedHub,
         mut hint: RestartHint,
         receive: Receiver,
         backoff: &mut Backoff,
@@ -197,14 +200,11 @@ impl LinkedHub {
         self.control.send(word).await.map_err(UplinkError::Frame)
     }
 
-    /// Sends what an older hub may not know, and works without.
-    async fn say_if_known(&mut self, word: &to_hub::Control) -> Result<(), UplinkError> {
+    /// Sends what an older hub may not know. Returns whether this one does.
+    async fn say_if_known(&mut self, word: &to_hub::Control) -> Result<bool, UplinkError> {
         match self.control.send(word).await {
-            Ok(()) => Ok(()),
-            Err(error @ FrameError::PeerIsOlder(_)) => {
-                warn!(%error, "the hub cannot be informed");
-                Ok(())
-            }
+            Ok(()) => Ok(true),
+            Err(FrameError::PeerIsOlder(_)) => Ok(false),
             Err(error) => Err(UplinkError::Frame(error)),
         }
     }
@@ -287,7 +287,9 @@ impl LinkedHub {
                 self.streams.send(ticket, Frame::GivenBack(all));
             }
             Some(ToUplink::CatalogueRefused(reason)) => {
-                self.say_if_known(&to_hub::Control::CatalogueRefused(reason)).await?;
+                if !self.say_if_known(&to_hub::Control::CatalogueRefused(reason)).await? {
+                    debug!("the hub is too old to hear why its catalogue is refused");
+                }
             }
             Some(ToUplink::Want(hash)) => {
                 self.tasks.spawn(fetch_blob(self.link.clone(), hash, executor.clone()));
@@ -307,7 +309,9 @@ impl LinkedHub {
                     tokio::time::sleep(LEAVES_WITHIN).await;
                     link.close(Goodbye::Done);
                 });
-                self.say_if_known(&to_hub::Control::Leaving).await?;
+                if !self.say_if_known(&to_hub::Control::Leaving).await? {
+                    warn!("the hub is too old to hear that this machine leaves it");
+                }
             }
             Some(ToUplink::Parted) => {
                 state.parted = true;

@@ -35,8 +35,8 @@ pub(super) enum Frame {
 /// Queue length of one order's stream.
 const STREAM_QUEUE: usize = 8;
 
-/// Places of the queue that notes may not use: three states and an outcome.
-const STREAM_ROOM: usize = 4;
+/// Places of the queue that notes may not use: three states, the channel and an outcome.
+const STREAM_ROOM: usize = 5;
 
 /// Warns once per link that the hub speaks a newer version.
 #[derive(Debug, Default)]
@@ -122,9 +122,14 @@ pub(super) async fn serve_stream(
             biased;
             frame = answered.recv() => frame,
             piece = next_piece(&mut channel) => {
-                match piece {
-                    Some(piece) => if send_piece(&mut send, piece).await.is_err() { break },
-                    None => channel = None,
+                let Some(piece) = piece else {
+                    channel = None;
+                    continue;
+                };
+                match send_piece(&mut send, piece).await {
+                    Ok(()) => {}
+                    Err(error @ FrameError::PeerIsOlder(_)) => debug!(%error, "output is left out: the hub is too old"),
+                    Err(_) => break,
                 }
                 continue;
             }

@@ -92,6 +92,9 @@ pub enum ClientError {
     /// A draft is longer than the hub takes.
     #[error("the draft is too long")]
     DraftTooLong,
+    /// The newcomer's TLS key is longer than the hub takes.
+    #[error("the TLS key is too long")]
+    KeyTooLong,
     /// The certificate for a newcomer is not for the newcomer's key.
     #[error("the hub's certificate is not for this key")]
     WrongCertificate,

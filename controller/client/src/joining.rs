@@ -15,7 +15,7 @@ use fernwart_protocol::enroll::{JoinStaff, Reply, Request, StaffClaim};
 use fernwart_protocol::id::{Digest, KeyId};
 use fernwart_protocol::limits::{HANDSHAKE_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Dialer, Door, Link, dial_any};
-use fernwart_protocol::text::{Blob, Text};
+use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,12 @@ pub struct Newcomer {
     identity: TlsIdentity,
     trusted: Trusted,
     link: Link,
+}
+
+/// The certificate that the hub offers, and its catalogue; nothing of it is verified.
+pub struct Offered {
+    chain: List<Blob<4096>, 4>,
+    files: Files,
 }
 
 impl Newcomer {
@@ -91,22 +97,31 @@ impl Newcomer {
     }
 
     /// Asks the hub for the certificate; the hub answers at once or when somebody puts the key
-    /// on the staff list, within a minute or so. True once the certificate is stored: the home
-    /// is complete then. Cancelled, it can be called again.
+    /// on the staff list, within a minute or so. None if nobody did. Cancelled, it can be called
+    /// again.
     ///
     /// # Errors
-    /// When the hub denies it, the certificate or catalogue is wrong, or the home cannot be
-    /// written.
-    pub async fn collect(&mut self) -> Result<bool, ClientError> {
+    /// When the hub denies it, or the link breaks.
+    pub async fn offered(&self) -> Result<Option<Offered>, ClientError> {
         let binding = self.link.binding().map_err(ClientError::Link)?;
         let key = self.key_id();
         let claim = prove_staff_claim(StaffClaim { key, signature: unsigned() }, &binding, &self.order);
         let (reply, files) = ask(&self.link, &Request::CollectStaff(claim)).await?;
         let chain = match reply {
             Reply::Denied(denial) => return Err(ClientError::Denied(denial)),
-            Reply::Pending => return Ok(false),
+            Reply::Pending => return Ok(None),
             Reply::Certificate(chain) => chain,
         };
+        Ok(Some(Offered { chain, files }))
+    }
+
+    /// Verifies and stores what the hub has offered. The home is complete then.
+    ///
+    /// # Errors
+    /// When the certificate or catalogue is wrong, or the home cannot be written.
+    pub async fn complete(&mut self, offered: Offered) -> Result<(), ClientError> {
+        let Offered { chain, files } = offered;
+        let key = self.key_id();
         let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
         let [leaf, ca] = chain.as_slice() else { return Err(ClientError::WrongCertificate) };
         let certificate = read_certificate(leaf, ca).map_err(|_| ClientError::WrongCertificate)?;
@@ -121,7 +136,7 @@ impl Newcomer {
         self.identity.chain = chain;
         StaffHome::settle(&self.path, &self.settings, &self.identity).map_err(ClientError::Home)?;
         self.link.close(Goodbye::Done);
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -155,7 +170,7 @@ async fn introduce(
     name: &Text<64>,
 ) -> Result<Files, ClientError> {
     let binding = link.binding().map_err(ClientError::Link)?;
-    let tls_key = Blob::try_from(identity.key.spki().to_vec()).map_err(|_| ClientError::WrongCertificate)?;
+    let tls_key = Blob::try_from(identity.key.spki().to_vec()).map_err(|_| ClientError::KeyTooLong)?;
     let request = JoinStaff {
         token: invitation.token,
         proof: Digest::from_bytes([0; 32]),

@@ -21,7 +21,7 @@ pub use error::ClientError;
 pub use fernwart_fleet::RunState;
 pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
 pub use job::{Given, JobEvent, JobStream, Outcomes, SealedJob, Standing, Work};
-pub use joining::Newcomer;
+pub use joining::{Newcomer, Offered};
 pub use order::{OlderAgent, SignedOrder};
 pub use session::records::{EventStream, ReceiptChain};
 pub use session::{Session, Stream};

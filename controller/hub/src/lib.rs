@@ -2,7 +2,7 @@
 //!
 //! It relays signed orders to machines and signed outcomes back, stores both, and countersigns the
 //! outcomes. It can run nothing on any machine: none of its keys is on a staff list or signs
-//! targets. It imports `fleet`, `store`, `certs` and `protocol`.
+//! targets. It imports `fleet`, `store`, `index`, `certs` and `protocol`.
 //!
 //! ```text
 //! accept ─▶ doors ─▶ staff ─▶ delivery ─▶ query ─▶ trust ─▶ presence

@@ -2,9 +2,10 @@
 
 use super::output::{is_watched, shell_word};
 use super::{Exit, Failure, HomePaths, block_on, prompt, say, span};
+use crate::failure::chain;
 use clap::Args;
 use fernwart_certs::invitation::{Guest, Invitation, LONGEST};
-use fernwart_client::{Newcomer, StaffHome};
+use fernwart_client::{ClientError, Newcomer, StaffHome};
 use fernwart_protocol::id::KeyId;
 use fernwart_protocol::limits::COLLECT_WAIT;
 use fernwart_protocol::text::Text;
@@ -100,8 +101,20 @@ pub(crate) fn run(command: &Join, homes: &HomePaths) -> Result<Exit, Failure> {
     block_on(join(&path, &invitation, name, command.wait()))
 }
 
+/// A catalogue that cannot be believed gets no advice here for homes that know an earlier one.
+fn no_catalogue(error: ClientError) -> Failure {
+    match error {
+        ClientError::Catalogue(error) => {
+            let what = format!("what the hub offers was not approved: {}", chain(&error));
+            Failure::new(Exit::Refused, "FW-CAT-06", what)
+                .now("ask the lead who has invited you whether this is their hub")
+        }
+        error => error.into(),
+    }
+}
+
 async fn join(path: &Path, invitation: &Invitation, name: Text<64>, wait: Wait) -> Result<Exit, Failure> {
-    let (newcomer, organisation) = Newcomer::join(path, invitation, name).await?;
+    let (newcomer, organisation) = Newcomer::join(path, invitation, name).await.map_err(no_catalogue)?;
     let key = newcomer.key_id();
     say(&format!(
         "You have joined {organisation}. Your keys were made here and stay in {}.\n  Key id   {key}\n",
@@ -139,8 +152,8 @@ async fn collect(mut newcomer: Newcomer, wait: Wait, mut is_shown: bool) -> Resu
     let begun = Instant::now();
     let progress = waiting(wait);
     loop {
-        let mut answer = std::pin::pin!(newcomer.collect());
-        let at_once = tokio::time::timeout(GLANCE, &mut answer).await;
+        let mut asking = Box::pin(newcomer.offered());
+        let at_once = tokio::time::timeout(GLANCE, &mut asking).await;
         if at_once.is_err() && !is_shown {
             is_shown = true;
             progress.suspend(|| {
@@ -154,11 +167,13 @@ async fn collect(mut newcomer: Newcomer, wait: Wait, mut is_shown: bool) -> Resu
         };
         let answer = match at_once {
             Ok(answer) => Ok(answer),
-            Err(_) => tokio::time::timeout(left, answer).await,
+            Err(_) => tokio::time::timeout(left, &mut asking).await,
         };
+        drop(asking);
         match answer {
-            Ok(Ok(false)) => {}
-            Ok(Ok(true)) => {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(offered))) => {
+                newcomer.complete(offered).await.map_err(no_catalogue)?;
                 progress.finish_and_clear();
                 say("You are on the staff list.\n")?;
                 note!("Next: fernwart ls");

@@ -1,8 +1,8 @@
 //! The fleet in a database: maps the types of `fleet` to rows and back.
 //!
-//! The same SQL works on SQLite (embedded default) and PostgreSQL. Reads go to the pool. Writes go
-//! through one writer task that batches them into transactions; callers wait for the commit. It
-//! imports `fleet` and the protocol's plain types, and has no access to links or keys.
+//! The database is SQLite, through sqlx's `AnyPool`. Reads go to the pool. Writes go through one
+//! writer task that batches them into transactions; callers wait for the commit. It imports
+//! `fleet` and the protocol's plain types, and has no access to links or keys.
 
 mod bulk;
 mod disk;

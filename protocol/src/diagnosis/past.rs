@@ -117,9 +117,9 @@ impl Past {
 
     /// Forgets things of a rule that no longer exist: its list was read, and they are not in it.
     pub(super) fn keep_only(&mut self, id: &str, all: &BTreeSet<Option<&str>>) {
-        let everything = all.iter().any(Option::is_none);
+        let has_nameless = all.iter().any(Option::is_none);
         if let Some(things) = self.checks.get_mut(id)
-            && !everything
+            && !has_nameless
         {
             things.retain(|thing, _| all.contains(&Some(thing.as_str())));
         }

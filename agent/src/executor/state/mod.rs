@@ -272,7 +272,8 @@ impl StateStore {
     /// Runs one transaction, all or nothing. It is on disk when this returns.
     ///
     /// # Errors
-    /// When the disk does not take it, or `fill` fails; then nothing of it is in the state store.
+    /// When `fill` fails, then nothing of it is in the state store; or when the disk does not take
+    /// it: then it may be there or not, and the next use looks.
     pub fn write<T>(
         &mut self,
         moment: Moment,

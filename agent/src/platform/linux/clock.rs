@@ -4,9 +4,17 @@ use fernwart_protocol::id::BootId;
 
 /// Milliseconds since boot, suspension included; 0 if the kernel gives none.
 pub fn since_boot_ms() -> u64 {
-    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds: f64 = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
-    (seconds * 1000.0) as u64
+    known_since_boot_ms().unwrap_or_default()
+}
+
+/// Milliseconds since boot, suspension included; none if the kernel gives none.
+pub fn known_since_boot_ms() -> Option<u64> {
+    parse_uptime(&std::fs::read_to_string("/proc/uptime").ok()?)
+}
+
+fn parse_uptime(text: &str) -> Option<u64> {
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Some((seconds * 1000.0) as u64)
 }
 
 /// The kernel's id of this boot as it writes it; empty if it gives none.
@@ -34,6 +42,7 @@ mod tests {
         let before = seconds();
         let since = since_boot_ms();
         assert!((before * 1000..(seconds() + 1) * 1000).contains(&since), "{since}");
+        assert_eq!((parse_uptime("1.25 7.00\n"), parse_uptime(""), parse_uptime("soon")), (Some(1250), None, None));
         assert_eq!(boot_id(), boot_id());
         assert_ne!(boot_id(), BootId::from_bytes([0; 16]));
     }

@@ -196,6 +196,18 @@ pub struct Given {
     pub staff: Text<64>,
 }
 
+impl SealedJob {
+    /// How many orders were signed.
+    pub fn orders(&self) -> usize {
+        self.envelopes.len()
+    }
+
+    /// Sets how many orders are carried out at once; 0 for as many as the hub allows.
+    pub fn at_once(&mut self, parallel: u32) {
+        self.head.parallel = parallel;
+    }
+}
+
 impl Session {
     /// Signs an order for each of these machines.
     ///

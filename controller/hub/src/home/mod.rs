@@ -48,8 +48,8 @@ pub struct HubHome {
     lock: Arc<std::sync::OnceLock<File>>,
 }
 
-/// All keys of a hub.
-pub struct HubKeys {
+/// What a hub's folder holds: settings and all keys.
+pub struct HomeContents {
     /// Its settings.
     pub settings: Settings,
     /// Its CA, and the key that countersigns receipts.
@@ -156,7 +156,7 @@ impl HubHome {
     ///
     /// # Errors
     /// When it exists already or cannot be written.
-    pub fn create(&self, settings: &Settings) -> Result<HubKeys, HomeError> {
+    pub fn create(&self, settings: &Settings) -> Result<HomeContents, HomeError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| HomeError::Io(FileError::at("writing", &path)(source))
@@ -182,7 +182,7 @@ impl HubHome {
     ///
     /// # Errors
     /// When another hub has locked it, it holds a foreign key, or a key file is unusable.
-    pub fn open(&self) -> Result<HubKeys, HomeError> {
+    pub fn open(&self) -> Result<HomeContents, HomeError> {
         let path = self.settings_file();
         match path.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HomeError::NotAHub(self.path.clone())),
@@ -253,7 +253,7 @@ impl HubHome {
         Ok(())
     }
 
-    pub(crate) fn keys(&self) -> Result<HubKeys, HomeError> {
+    pub(crate) fn keys(&self) -> Result<HomeContents, HomeError> {
         let path = self.settings_file();
         let text = keyfile::read_checked(&path, Others::Read, keyfile::SETTINGS).map_err(HomeError::Key)?;
         let settings =
@@ -264,7 +264,7 @@ impl HubHome {
         let (reset, ids) =
             secret.split_first_chunk::<32>().ok_or(HomeError::Key(KeyFileError::Content { path: path.clone() }))?;
         let ids: [u8; 8] = ids.try_into().map_err(|_| HomeError::Key(KeyFileError::Content { path }))?;
-        Ok(HubKeys {
+        Ok(HomeContents {
             settings,
             rotating: Rotating::read(&self.path)?,
             roles: HubRoles { snapshot: signing(SNAPSHOT)?, timestamp: signing(TIMESTAMP)? },

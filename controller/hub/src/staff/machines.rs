@@ -109,6 +109,7 @@ pub(super) async fn rename(service: &StaffService, caller: &Caller, machine: Mac
 }
 
 pub(super) async fn acknowledge(service: &StaffService, caller: &Caller, machine: MachineId) -> Answer {
+    caller.must_be(Role::Lead)?;
     let known = reachable(service, caller, machine)?;
     write_as_lead(service, caller, machine, Acknowledge(machine)).await?;
     info!(%machine, by = %caller.entry.name, alarm = %known.alarm, "an alarm is acknowledged");

@@ -160,10 +160,11 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
         secrets: None,
         reason,
         life: command.timeout,
-        parallel: command.parallel.of(selected.len()),
+        parallel: 0,
         queued: false,
     };
     let mut sealed = session.seal(&selected, &work).await?;
+    sealed.at_once(command.parallel.of(sealed.orders()));
     let mut answers = std::mem::take(&mut sealed.too_old);
     let by_id: HashMap<MachineId, &Row<MachineRow>> = selected.iter().map(|row| (row.id, row)).collect();
     if command.output == Output::Jsonl {

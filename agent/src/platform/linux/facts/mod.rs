@@ -38,7 +38,8 @@ use std::time::Instant;
 
 /// How this system is diagnosed, by these rules.
 pub fn lens(rules: &Rules) -> Lens<'_> {
-    Lens { boot: clock::boot_text(), uptime_s: clock::since_boot_ms() / 1000, gather, rules }
+    let uptime_s = clock::known_since_boot_ms().map(|ms| ms / 1000);
+    Lens { boot: clock::boot_text(), uptime_s, gather, rules }
 }
 
 /// Gathers one section, until this time at the latest.

@@ -198,8 +198,8 @@ async fn introduce(door: &AgentDoor, linked: &Linked) {
     }
 }
 
-/// Begins to take back what this hub has lost, and to deliver what waits. Notified once the
-/// machine follows the newest catalogue.
+/// Begins to take back what this hub has lost, and to deliver what waits. Returns what is to be
+/// notified once the machine follows the newest catalogue.
 fn begin_exchange(door: &Arc<AgentDoor>, link: &Link, id: MachineId, hello: &Hello) -> Arc<Notify> {
     let following = Arc::new(Notify::new());
     let targets = hello.number(tag::TARGETS).unwrap_or_default();

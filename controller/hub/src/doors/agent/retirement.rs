@@ -36,7 +36,7 @@ pub(super) async fn hand_over_retirement(door: &Arc<AgentDoor>, link: &Link, id:
         Ok(None) => return,
         Err(error) => return warn!(machine = %id, %error, "a retirement cannot be read"),
     };
-    let state = async {
+    let handed_over = async {
         let first = tokio::time::timeout(SPEAKS_WITHIN, link.accept()).await;
         let Ok(Ok((mut send, mut receive))) = first else { return Err(FrameError::TooSlow) };
         send.demand_rate();
@@ -72,7 +72,7 @@ pub(super) async fn hand_over_retirement(door: &Arc<AgentDoor>, link: &Link, id:
             }
         }
     };
-    if let Ok(Err(error)) = tokio::time::timeout(FOLLOWS_WITHIN + RETIREMENT_TIMEOUT, state).await {
+    if let Ok(Err(error)) = tokio::time::timeout(FOLLOWS_WITHIN + RETIREMENT_TIMEOUT, handed_over).await {
         debug!(machine = %id, %error, "a machine could not be sent its retirement");
     }
 }
