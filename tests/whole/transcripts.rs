@@ -293,6 +293,19 @@ const DOCUMENTS: [&str; 10] = [
     "agent/docs/customers.md",
 ];
 
+/// What each crate says of itself.
+const CRATES: [&str; 9] = [
+    "agent/README.md",
+    "certs/README.md",
+    "controller/README.md",
+    "controller/client/README.md",
+    "controller/fleet/README.md",
+    "controller/hub/README.md",
+    "controller/index/README.md",
+    "controller/store/README.md",
+    "protocol/README.md",
+];
+
 fn document(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).expect(name)
 }
@@ -326,14 +339,51 @@ fn the_manifest_in_the_authors_guide_is_valid() {
 
 #[test]
 fn every_link_between_documents_leads_somewhere() {
-    let others = ["tests/README.md", "protocol/README.md", "controller/CHANGELOG.md"];
+    let others = ["tests/README.md", "controller/CHANGELOG.md"].into_iter().chain(CRATES);
     let link = Regex::new(r"\]\(([^)#]+)\)").expect("a pattern");
-    for name in DOCUMENTS.iter().chain(&others) {
+    for name in DOCUMENTS.into_iter().chain(others) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
         for found in link.captures_iter(&document(name)) {
             let to = found.get(1).expect("a place").as_str();
             let is_there = to.starts_with("http") || folder.parent().expect("a folder").join(to).exists();
             assert!(is_there, "{name}: {to} is not there");
+        }
+    }
+}
+
+fn folders_below(folder: &Path, all: &mut Vec<PathBuf>) {
+    all.push(folder.to_owned());
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        if entry.path().is_dir() {
+            folders_below(&entry.path(), all);
+        }
+    }
+}
+
+#[test]
+fn each_crate_describes_itself_in_a_page_and_names_files_that_exist() {
+    let file = Regex::new(r"`([\w./-]+\.(?:rs|toml|md))`").expect("a pattern");
+    let row = Regex::new(r"(?m)^\| `src/([a-z_]+)/?`|^\| `([a-z_]+)/?`").expect("a pattern");
+    // Files of homes and of a machine, not of the source.
+    let made = ["policy.toml", "hub.toml", "staff.toml"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for name in CRATES {
+        let text = document(name);
+        let lines = text.lines().count();
+        assert!((30..=120).contains(&lines), "{name}: {lines} lines");
+        let home = root.join(name).parent().expect("a folder").to_owned();
+        let mut sources = vec![root.clone(), home.clone()];
+        folders_below(&home.join("src"), &mut sources);
+        for found in file.captures_iter(&text) {
+            let path = found.get(1).expect("a file").as_str();
+            let is_there = made.contains(&path) || sources.iter().any(|folder| folder.join(path).exists());
+            assert!(is_there, "{name}: {path} is not there");
+        }
+        for found in row.captures_iter(&text) {
+            let module = found.get(1).or(found.get(2)).expect("a module").as_str();
+            let places = [format!("src/{module}"), format!("src/{module}.rs"), module.to_owned()];
+            let is_word = text.contains("## Terms") || text.contains("| state |");
+            assert!(is_word || places.iter().any(|place| home.join(place).exists()), "{name}: no {module}");
         }
     }
 }

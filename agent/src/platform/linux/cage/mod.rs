@@ -7,6 +7,57 @@
 //! ```
 //! When pid 1 of the namespace ends, the kernel kills all processes in it; none can escape. When
 //! the agent ends, so do the outer and the inner program.
+//!
+//! # Decisions
+//!
+//! - **The cage is the agent's own program.** The outer one gets namespaces of its own: mounts,
+//!   IPC, processes, and a network namespace unless the manifest wants the network. It has a
+//!   session of its own, so no signal to a group and no terminal reaches out of it. The inner one
+//!   makes the world read-only but for what the manifest names, gives up rights, and starts the
+//!   interpreter on a sealed file. The file's hash was taken through the very descriptor that is
+//!   run. The script inherits no descriptor but its streams and its text.
+//! - **What a script sees** (`view`): a `/dev` without disks (but for `raw`), a `/proc` without
+//!   switches, a private `/tmp`. Unless the manifest says `services`, `/run` shows only what merely
+//!   informs. So no service's socket is there, nor comes back when the service restarts. The
+//!   agent's folder is hidden wherever its file system is mounted, and a script whose `writes` lie
+//!   above that folder is refused.
+//! - **Read-only does not mean that nothing happens.** A device, a pipe or a socket opens for
+//!   writing on a read-only mount, and a disk can be read through a device node wherever it lies.
+//!   So every mount is `nosuid`, and all but those at `/dev` are `nodev`. A script without
+//!   `services` makes no AF_UNIX socket but pairs that are joined for good. Landlock (kernels from
+//!   5.13 on) lets nothing be opened for writing but what the manifest names, the script's own
+//!   folders, harmless devices and its `/proc`.
+//! - **What only looks loses more rights**: those over network and clock besides (`rights`).
+//! - **A filter of system calls (`seccompiler`) stands behind the rights.** The kernel's keyrings
+//!   are shared by all that root runs, and memory behind `memfd_create` is counted for nobody, so
+//!   both are refused. So are, once more, the calls around mounts and other processes. No script
+//!   makes namespaces of its own, where it would have every right, nor (but for `raw`) a file that
+//!   gives its caller another's rights. Calls whose flags a filter cannot see (`clone3`, `openat2`)
+//!   are answered as an older kernel would, and programs do without. Programs for another processor
+//!   (32 bits on 64) are ended by it.
+//! - **Limits hold for the whole family of processes.** A systemd scope holds them where systemd
+//!   is; else control groups where a run may make some: version 2, or the trees of version 1 below
+//!   the agent's own group (`group`); else bounds of each process. Every 50 ms the sum is looked
+//!   at, with threads, page tables and folders in memory (`watch` beside this folder). Without a
+//!   control group, what cannot be counted (System V and POSIX shared memory and queues, shared
+//!   memory without a file) is not to be had, and a share of the processor, which cannot be held,
+//!   is refused. A script one of whose processes was ended for its memory is ended as a whole: the
+//!   others would go on with less than they think they have.
+//! - **Nobody outside waits for a script.** It takes no lease on a file. It has no socket that a
+//!   network namespace does not keep apart (AF_VSOCK, AF_ALG and the like), and none on which
+//!   programs write to each other through the kernel.
+//! - **An account that owns a folder may exchange names in it** while root works there. In `writes`
+//!   and in the folders of a path parameter no symbolic link is followed (`nosymfollow`, Linux
+//!   5.10), whoever planted it. Our own scripts open a file once, look at what they have open, and
+//!   create with `set -C`. They know a hard link to another's file by its count of names.
+//! - **A script cannot see others' locks from processes of its own**: the kernel hides them. With
+//!   `sees_processes = true` it finds the machine's `/proc`, read-only, at `$FERNWART_PROC`.
+//!   `$FERNWART_OPEN_BY` has the numbers of the processes that have one of its path parameters
+//!   open, which `/proc` does not tell a cage. `lock-remove` decides by what holds the file, has it
+//!   open, or is named in it.
+//! - **A script that speaks to services can do what they can**, and is shown so to whoever signs
+//!   it. systemd does not answer a process that it cannot see. So where systemd is, such a script
+//!   sees all processes, and its unit ends whatever it leaves behind.
 
 pub(crate) mod group;
 mod rights;
