@@ -1,6 +1,7 @@
 //! The agent: a light daemon on a customer's machine.
 //!
-//! Two halves that communicate only through the serialisable messages of [`message`]: the
+//! Two halves that communicate through the serialisable messages of [`message`], and through byte
+//! channels ([`channel`]) for a script's live output: the
 //! *uplink* (TLS key, network, frames) and the *executor* (evidence key, gate, owner's consent,
 //! scripts, receipts). They are tasks of one process, designed so that they can become two. The
 //! agent imports `protocol` and `certs`, never the controller.

@@ -181,6 +181,15 @@ impl From<ClientError> for Failure {
             ClientError::Version(_) => {
                 Self::new(Exit::Failed, "FW-HUB-02", text).now("update the older of the two programs")
             }
+            ClientError::NoSealingKey(_) => Self::new(Exit::Refused, "FW-CLI-17", text)
+                .now("link that machine once with a current agent, or run the script without secret parameters"),
+            ClientError::Dial {
+                source: DialError::Link { source: LinkError::Closed(Goodbye::Overloaded), .. }, ..
+            }
+            | ClientError::Link(LinkError::Closed(Goodbye::Overloaded)) => {
+                Self::new(Exit::NoAnswer, "FW-CLI-05", "the hub is too busy to take another link")
+                    .now("try again in a minute")
+            }
             ClientError::WrongCertificate | ClientError::KeyTooLong => Self::new(Exit::Failed, "FW-JOIN-23", text),
             ClientError::DraftTooLong => Self::new(Exit::Failed, "FW-CLI-09", text)
                 .now("propose fewer changes at once: fernwart catalogue propose"),

@@ -226,7 +226,7 @@ codes! {
         TooLate = "FW-GATE-10", "the order is no longer valid";
         Replayed = "FW-GATE-11", "the run id belongs to another order";
         CatalogueExpired = "FW-GATE-12", "the catalogue has run out";
-        CatalogueBehind = "FW-GATE-13", "the technician has seen a newer catalogue";
+        CatalogueBehind = "FW-GATE-13", "this machine's catalogue is older than the one the order was made with";
         NotApproved = "FW-CAT-01", "nobody has approved this bundle";
         OwnerForbids = "FW-OWN-01", "the owner's policy says never";
         OwnerDeclined = "FW-OWN-02", "the owner said no";

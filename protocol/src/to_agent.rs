@@ -41,7 +41,7 @@ pub enum Control {
 pub enum Deliver {
     /// An order; answered with [`crate::to_hub::Delivered`] frames.
     Order(Envelope),
-    /// A number to echo unchanged: `fernwart ping`.
+    /// A number to echo unchanged: `fernwart ping`, and telling two computers with one identity apart.
     Echo(u64),
     /// An order that may have been delivered before, and its cancel. The agent applies the cancel
     /// first, then the order. Answered like an order.

@@ -51,7 +51,8 @@ pub enum Delivered {
     State(RunState),
     /// The end: what happened, signed, with the report.
     Outcome(Box<SignedOutcome>),
-    /// The bytes are no order that this machine can record: nothing was done.
+    /// Refused without a receipt: the order is not authentic, not for this machine, or cannot be
+    /// recorded. Nothing was done.
     Refused(crate::code::Refusal),
     /// Progress for technicians who watch; not stored.
     Note(Note),

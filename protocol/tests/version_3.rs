@@ -1,5 +1,5 @@
 //! The bytes that protocol version 3 added. NEVER edit the literals or counts below to make a test
-//! pass: released programs send exactly these. If a test fails, the code is wrong. Each later
+//! pass: programs in use send exactly these. If a test fails, the code is wrong. Each later
 //! version has a file of its own.
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]

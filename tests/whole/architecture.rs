@@ -116,10 +116,23 @@ fn parts_of_the_hub_use_only_the_parts_below_them() {
             let folder = format!("controller/hub/src/{room}");
             let place = if root().join(&folder).is_dir() { folder } else { format!("{folder}.rs") };
             for (file, text) in sources(&place) {
-                let line = text.lines().find(|line| !line.trim_start().starts_with("//") && pattern.is_match(line));
-                assert!(line.is_none(), "{file} stands below what it names: {line:?}");
+                let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+                let named = pattern.find(&code.join("\n")).map(|found| found.as_str().to_owned());
+                assert!(named.is_none(), "{file} stands below what it names: {named:?}");
+                assert!(!code.iter().any(|line| line.contains("super::super::super::")), "{file} reaches around");
             }
         }
+    }
+    // Every part has its layer. The first four build the others or work on a stopped hub's folder.
+    let known: Vec<&str> = ["accept", "sweep", "backup", "rotation"]
+        .into_iter()
+        .chain(floors.iter().flat_map(|f| f.iter()).copied())
+        .collect();
+    let declared = Regex::new(r"(?m)^(?:pub )?mod (\w+);").expect("a pattern");
+    let lib = std::fs::read_to_string(root().join("controller/hub/src/lib.rs")).expect("the crate");
+    for found in declared.captures_iter(&lib) {
+        let module = found.get(1).expect("a name").as_str();
+        assert!(known.contains(&module), "{module} has no layer");
     }
 }
 
@@ -171,4 +184,26 @@ fn tests_named_in_scripts_and_documents_exist() {
         }
     }
     assert!(named > 0, "no command names a test");
+}
+
+#[test]
+fn only_a_permitted_run_starts_a_script() {
+    // Who may name the steps between a permit and a script.
+    let steps: [(&str, &[&str]); 4] = [
+        (r"\bscript::run\(", &["agent/src/machine/script.rs"]),
+        (r"\bmachine\.act\(", &["agent/src/executor/script_runs.rs"]),
+        (r"\bTask \{", &["agent/src/action/script.rs", "agent/src/executor/script_runs.rs"]),
+        (r"\bself\.act\(", &["agent/src/executor/runs.rs"]),
+    ];
+    for (pattern, may) in steps {
+        let pattern = Regex::new(pattern).expect("a pattern");
+        let users: Vec<String> = sources("agent/src")
+            .into_iter()
+            .filter(|(_, text)| text.lines().any(|line| !line.trim_start().starts_with("//") && pattern.is_match(line)))
+            .map(|(file, _)| file)
+            .collect();
+        assert!(!users.is_empty(), "nobody uses {pattern}");
+        let others: Vec<&String> = users.iter().filter(|user| !may.contains(&user.as_str())).collect();
+        assert!(others.is_empty(), "{pattern}: {others:?}");
+    }
 }

@@ -355,7 +355,7 @@ fn state_store_goes_back(taken_back: bool) {
     let last = machine.journal().pop().expect("an entry");
     assert_eq!((last.0.as_str(), &last.1["code"]), ("run_finished", &"FW-GATE-20".into()), "{last:?}");
     let listed = world.technician(&["ls"]).exits(0).out;
-    assert!(listed.contains("crit: its records went back"), "{listed}");
+    assert!(listed.contains("crit: its state store is an older copy"), "{listed}");
 }
 
 #[test]

@@ -280,7 +280,7 @@ fn fits(wanted: &[String], actual: &[String]) -> bool {
 }
 
 /// The documents with transcripts.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "controller/docs/first-repair.md",
     "controller/docs/technician.md",
@@ -289,6 +289,7 @@ const DOCUMENTS: [&str; 10] = [
     "controller/docs/scripting.md",
     "controller/docs/script-authors.md",
     "controller/docs/architecture.md",
+    "controller/docs/refusals.md",
     "agent/docs/kunden.md",
     "agent/docs/customers.md",
 ];

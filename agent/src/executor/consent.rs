@@ -1,4 +1,4 @@
-//! The owner's commands at the terminal: allow, deny, allow all for a while, pause.
+//! The owner's commands, which come over the local socket: allow, deny, allow all for a while, pause.
 
 use super::Executor;
 use super::gate::Clock;

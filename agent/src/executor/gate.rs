@@ -1,12 +1,13 @@
 //! The gate: decides whether an order may run; denies by default. Pure.
 //!
 //! ```text
-//! envelope ─▶ staff entry ─▶ signature ─▶ order ─▶ role, customer, until, locks ─▶ mine
+//! envelope ─▶ staff entry ─▶ signature ─▶ order ─▶ until, locks, role ─▶ this machine, customer
 //!        Authentic ═══ from here the run id is in the ledger, whatever follows ═══
-//!          ─▶ time ─▶ catalogue ─▶ bundle ─▶ parameters ─▶ owner's policy ─▶ Permit
+//!          ─▶ time ─▶ role again, machine lock, changed files, clock ─▶ catalogue, bundle,
+//!             parameters ─▶ owner's policy ─▶ Permit
 //! ```
-//! Only this module makes a [`Permit`], and the action consumes it, so the compiler rejects code
-//! that acts without one.
+//! Only this module makes a [`Permit`], and a run begins by consuming one. That nothing else starts
+//! a script is held by `only_a_permitted_run_starts_a_script` in `tests/whole/architecture.rs`.
 
 use super::policy::{No, Owner, Policy, Rule};
 use fernwart_certs::catalogue::{Catalogue, Role};
@@ -27,7 +28,7 @@ use std::collections::{BTreeMap, HashSet};
 pub struct GateContext<'a> {
     /// This machine.
     pub machine: MachineId,
-    /// Its owner.
+    /// Whose machine it is.
     pub customer: CustomerId,
     /// The catalogue in force.
     pub catalogue: &'a Catalogue,

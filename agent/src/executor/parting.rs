@@ -1,4 +1,4 @@
-//! The end of this machine's care: retired by a lead's signed document, or taken out by its
+//! Retirement of this machine, or removal by its owner: retired by a lead's signed document, or taken out by its
 //! owner.
 //!
 //! From then on the agent neither dials nor runs anything, also after a restart. The hub alone

@@ -221,8 +221,8 @@ impl Executor {
                 // This process may not have it yet, if its state store was unreadable.
                 self.take_up(run, record);
             }
-        } else if let Some(settle) = signed_outcome(&self.store, run, record) {
-            self.say(ToUplink::Outcome(Some(ticket), run, Box::new(settle)));
+        } else if let Some(outcome) = signed_outcome(&self.store, run, record) {
+            self.say(ToUplink::Outcome(Some(ticket), run, Box::new(outcome)));
         }
     }
 
@@ -276,7 +276,7 @@ impl Executor {
         }
         self.pending.remove(&order.run);
         self.started.insert(order.run, StartedRun { order: order.clone(), rule: permit.rule(), policy });
-        // A look ends before anyone could use that state.
+        // A diagnosis ends too soon for that state to be of use.
         if matches!(order.action, Action::Script { .. }) {
             self.send_to_watchers(order.run, Delivered::State(RunState::Started));
         }

@@ -21,7 +21,7 @@ pub(crate) fn explain(code: &str) -> Result<Exit, Failure> {
     };
     let who = match code.split('-').nth(1) {
         _ if Refusal::ALL.iter().any(|refusal| refusal.code() == code) => {
-            "The machine itself said no; no hub can overrule it."
+            "From a machine: it has refused, and no hub can overrule it."
         }
         Some("OWN") => "It is about the agent on the machine, and its owner.",
         Some("HUB") => "The hub said no.",

@@ -11,7 +11,7 @@ use fernwart_protocol::text::Text;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Ask what machines have told last, in SQL
+/// Query the newest reports of machines in SQL
 #[derive(Args)]
 #[command(
     before_help = "Examples:\n  fernwart query \"SELECT machine, mount, free_pct FROM filesystems WHERE free_pct < 10\"\n  fernwart query --finding disk.free -o name\n  fernwart query --tables",

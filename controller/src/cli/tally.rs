@@ -100,7 +100,7 @@ impl Tally {
 
     /// Counts an answer.
     pub(crate) fn add(&mut self, answer: &Answer) {
-        let homes = match answer {
+        let counter = match answer {
             Answer::Report(report, _) if report.summary.is_nothing_known() => &mut self.failed,
             Answer::Report(report, _) => match report.summary.state() {
                 State::Crit => &mut self.crit,
@@ -115,7 +115,7 @@ impl Tally {
             Answer::Silent => &mut self.silent,
             Answer::Closed(..) | Answer::Denied(_) | Answer::Newer | Answer::Forged => &mut self.failed,
         };
-        *homes += 1;
+        *counter += 1;
         if let Answer::Report(report, _) = answer
             && !report.summary.is_nothing_known()
         {

@@ -1,6 +1,7 @@
 //! Links: framed messages on streams to one authenticated peer.
 //!
-//! Code outside of this folder only uses `Listener`, `Dialer`, `Link`, `Sender` and `Receiver`. An
+//! Code outside of this folder uses `Listener`, `Dialer`, `Link`, `Sender`, `Receiver`, and the types
+//! that go with them. An
 //! enum (`transport`) selects the transport. Today that is always QUIC; only its folder uses quinn.
 //!
 //! # Decisions

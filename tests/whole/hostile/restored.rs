@@ -208,7 +208,10 @@ fn a_restored_hub_recovers_the_newer_catalogue_from_a_machine() {
     wait_until("it is told", || world.hub.log().contains("is recovered"));
     world.technician(&["doctor"]).exits(0);
     let rows = world.technician(&["ls", "-o", "jsonl"]).exits(0).json_lines();
-    assert!(!rows[0].to_string().contains("does not believe"), "it is no fault of the machine's: {rows:?}");
+    assert!(
+        !rows[0].to_string().contains("rejects the published catalogue"),
+        "it is no fault of the machine's: {rows:?}"
+    );
     // The hub still lacks the script's files; proposing its folder again returns them.
     std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
         .expect("written");
@@ -454,13 +457,13 @@ fn a_machine_that_rejects_the_catalogue_is_reported() {
     machine.restart();
     wait_until("the machine is linked", || world.is_online("kasse-1"));
     let row = || world.technician(&["ls", "-o", "jsonl"]).exits(0).json_lines()[0].to_string();
-    wait_within(Duration::from_secs(90), "it is reported", || row().contains("does not believe"));
+    wait_within(Duration::from_secs(90), "it is reported", || row().contains("rejects the published catalogue"));
     assert!(world.hub.log().contains("two contents"), "{}", world.hub.log());
     // The next publication resolves it.
     world.approve(&Script::new("other", "echo other\n").version(2));
     wait_until("the machine follows", || follows(&machine, "targets", before + 2));
     world.technician(&["acknowledge", "kasse-1"]).exits(0);
-    assert!(!row().contains("does not believe"), "{}", row());
+    assert!(!row().contains("rejects the published catalogue"), "{}", row());
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub enum StateError {
     #[error("opening the state store at {0}")]
     Open(String, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk failed to write or read.
-    #[error("writing in the books")]
+    #[error("writing to the state store")]
     Write(#[source] Box<redb::Error>),
     /// The ledger is full.
     #[error("the ledger holds {LEDGER_RUNS} runs already")]

@@ -147,7 +147,7 @@ async fn store(service: &DeliveryService, verified: VerifiedOutcome) -> Result<(
     let (id, run) = (machine.id, receipt.run);
     if receipt.refusal == Some(Refusal::RecordsWentBack) {
         // Raise the alarm first: once the outcome is stored, it does not come again.
-        let alarm = "its records went back: they did not know a run that had begun there".to_owned();
+        let alarm = "its state store is an older copy: it lacks a run that had begun there".to_owned();
         journal::note(&service.records, id, (receipt.journal_seq, receipt.journal_head), Some(alarm)).await;
     }
     let outcome = NewOutcome {

@@ -229,8 +229,8 @@ async fn send_update_to(send: &mut Sender, update: Update) -> Result<(), FrameEr
     }
 }
 
-/// Checks the orders of a job: each must be signed with the caller's key and be for a machine
-/// within reach.
+/// Checks the orders of a job: each must name the caller's key and be for a machine within reach.
+/// Signatures are verified by the machines.
 fn pending_orders(
     service: &StaffService,
     caller: &Caller,

@@ -72,7 +72,7 @@ pub(crate) struct Run {
     /// Whose absence counts: all, online, or a share as 95%
     #[arg(long, default_value = "all", value_parser = Require::parse)]
     require: Require,
-    /// Yes, to so many machines; or yes to a remedy
+    /// Confirm: the number of machines, or the remedy
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     yes: Option<usize>,
     /// How to write it

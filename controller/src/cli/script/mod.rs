@@ -49,7 +49,7 @@ enum Command {
         #[arg(required = true, value_name = "DIR")]
         folders: Vec<PathBuf>,
     },
-    /// This program on its way into such a layer
+    /// Internal: this program, started again inside that layer
     #[command(hide = true)]
     Rehearse {
         #[arg(long)]

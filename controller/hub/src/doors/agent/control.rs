@@ -148,7 +148,7 @@ impl Belief {
 /// Raises an alarm for a machine that rejects the published catalogue, once until somebody
 /// acknowledges it.
 pub(super) async fn disbelieved(door: &AgentDoor, id: &MachineId, reason: &Text<256>) {
-    const WHAT: &str = "it does not believe the published catalogue";
+    const WHAT: &str = "it rejects the published catalogue";
     let Some(machine) = door.records.store.machine(id) else { return };
     if !machine.alarm.as_raw().contains(WHAT) && journal::raise(&door.records, *id, WHAT).await {
         warn!(machine = %id, name = %machine.name, %reason, "a machine rejects the published catalogue");
