@@ -234,6 +234,24 @@ pub fn open_alone(path: &Path) -> Result<File, KeyFileError> {
     open_plain(path, Others::Nothing, OFlags::RDONLY)
 }
 
+/// Opens a file that only serves to be locked, and makes it if need be.
+///
+/// # Errors
+/// When it is no plain file, or cannot be made.
+pub fn open_lock(path: &Path) -> Result<File, KeyFileError> {
+    let failed = |error| KeyFileError::Io(FileError::at("opening", path)(error));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(descriptor) => File::from(descriptor),
+        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(KeyFileError::NotPlain { path: path.to_owned() }),
+        Err(error) => return Err(failed(error.into())),
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(KeyFileError::NotPlain { path: path.to_owned() });
+    }
+    Ok(file)
+}
+
 fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileError> {
     let failed = |error| KeyFileError::Io(FileError::at("reading", path)(error));
     let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -299,6 +317,24 @@ fn is_nobody_here(owner: u32) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn a_lock_that_is_no_plain_file_is_refused_at_once() {
+        let home = tempfile::tempdir().expect("a folder");
+        let lock = home.path().join("lock");
+        assert!(open_lock(&lock).is_ok() && open_lock(&lock).is_ok());
+        let is_refused = || matches!(open_lock(&lock), Err(KeyFileError::NotPlain { .. }));
+        std::fs::remove_file(&lock).expect("removed");
+        std::fs::create_dir(&lock).expect("a folder");
+        assert!(is_refused());
+        std::fs::remove_dir(&lock).expect("removed");
+        let victim = home.path().join("victim");
+        std::os::unix::fs::symlink(&victim, &lock).expect("a link");
+        assert!(is_refused() && !victim.exists());
+        std::fs::remove_file(&lock).expect("removed");
+        rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, Mode::RUSR, 0).expect("a pipe");
+        assert!(is_refused());
+    }
 
     #[test]
     fn a_key_file_is_created_with_mode_0600_and_read_back() {

@@ -277,7 +277,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("FW-HUB-12", "ask a lead: fernwart staff ls"),
     ("FW-HUB-32", "take some away: fernwart label MACHINE NAME-, or fernwart group"),
     ("FW-HUB-33", "ask again in a minute; one question of each technician is answered at a time"),
-    ("FW-HUB-13", "publish the first one: fernwart catalogue publish --draft FILE"),
+    ("FW-HUB-13", "publish the first one: fernwart catalogue publish --file FILE"),
     ("FW-JOIN-01", "ask for a new invitation"),
     ("FW-JOIN-02", "ask for a new invitation"),
     ("FW-JOIN-03", "ask for a new one; and ask who used this one: fernwart pending"),

@@ -161,7 +161,7 @@ impl From<ClientError> for Failure {
             ClientError::Denied(denial) => denied(*denial),
             ClientError::Home(home) => Self::from_home(home, text),
             ClientError::NothingPublished => Self::new(Exit::Refused, "FW-HUB-13", text)
-                .now("approvers sign the first draft: fernwart catalogue sign --file FILE, then publish --file FILE"),
+                .now("approvers sign the first draft: fernwart catalogue sign --file FILE, then publish --file FILE; else bring catalogue.json back, or join again with a new invitation"),
             ClientError::NotAdmitted => Self::new(Exit::Refused, "FW-JOIN-12", text)
                 .now("run fernwart join again once a lead has added you (fernwart staff add)"),
             ClientError::Dial {
@@ -223,7 +223,7 @@ impl Failure {
     fn from_home(error: &ClientHomeError, text: String) -> Self {
         match error {
             ClientHomeError::Missing { .. } => Self::new(Exit::Usage, "FW-CLI-03", text).now(
-                "fernwart init (to begin a shop) or fernwart join INVITATION (to join one); or name it with --home",
+                "fernwart init (to begin an organisation) or fernwart join --invitation FILE (to join one); or name it with --home",
             ),
             ClientHomeError::Key(error) => Self::from_file(error),
             ClientHomeError::Mixed(_) => Self::new(Exit::Refused, "FW-CLI-03", text)

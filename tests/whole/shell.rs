@@ -252,3 +252,47 @@ fn every_json_field_is_documented_with_its_type() {
         assert!(seen.contains_key(kind), "{kind} was not written");
     }
 }
+
+/// Each hint such as `fernwart catalogue publish --file FILE` names a command and options that
+/// exist.
+#[test]
+fn commands_and_options_named_in_hints_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let command = regex::Regex::new(r"\bfernwart((?: [a-z][a-z-]+)+)([^;:()`\n\\]*)").expect("a pattern");
+    let option = regex::Regex::new(r"--[a-z][a-z-]+").expect("a pattern");
+    let mut open = vec![root.join("controller/src")];
+    let mut helps: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let mut help_of = |words: &[&str]| -> Option<String> {
+        let key = words.join(" ");
+        let made = || {
+            let printed = run(Command::new(program("fernwart")).args(words).arg("--help"));
+            (printed.code == 0).then_some(printed.out)
+        };
+        helps.entry(key).or_insert_with(made).clone()
+    };
+    let mut named = 0;
+    while let Some(next) = open.pop() {
+        if next.is_dir() {
+            open.extend(std::fs::read_dir(&next).expect("a folder").flatten().map(|entry| entry.path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(&next).unwrap_or_default();
+        // Only string literals: comments may say anything.
+        let literals = text.lines().filter(|line| !line.trim_start().starts_with("//") && line.contains('"'));
+        for line in literals {
+            for found in command.captures_iter(line) {
+                let words: Vec<&str> = found.get(1).expect("words").as_str().split_whitespace().collect();
+                let (first, second) = (words.first().copied().expect("one"), words.get(1).copied());
+                let Some(help) = second.and_then(|second| help_of(&[first, second])).or_else(|| help_of(&[first]))
+                else {
+                    continue;
+                };
+                for asked in option.find_iter(found.get(2).expect("the rest").as_str()) {
+                    named += 1;
+                    assert!(help.contains(asked.as_str()), "{}: {}: {line}", next.display(), asked.as_str());
+                }
+            }
+        }
+    }
+    assert!(named > 20, "{named} options");
+}

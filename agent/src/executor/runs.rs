@@ -57,9 +57,10 @@ impl Executor {
             Ok(text) => Policy::from_toml(text).map_err(|error| chain(&error)),
             Err(why) => Err(why.clone()),
         };
+        let former = last.as_ref().map(|last| last.policy.clone());
         let policy = Arc::new(policy.unwrap_or_else(|why| {
-            warn!(why, "the policy is rejected; nothing but diagnosis is allowed");
-            Policy::unreadable(read.as_deref().unwrap_or_default().as_bytes())
+            warn!(why, "the policy is rejected; nothing but diagnosis is allowed, and that only if it was");
+            Policy::unreadable(read.as_deref().unwrap_or_default().as_bytes(), former.as_deref())
         }));
         *last = Some(LastPolicy { read, policy: policy.clone() });
         policy

@@ -27,7 +27,7 @@ pub enum ClientError {
     #[error("this home has joined but nobody has put it on the staff list yet")]
     NotAdmitted,
     /// This home's organisation has no catalogue yet.
-    #[error("nothing is published yet")]
+    #[error("this home has no catalogue: nothing is published yet, or its catalogue.json is gone")]
     NothingPublished,
     /// TLS cannot be configured.
     #[error("configuring the link")]

@@ -23,7 +23,6 @@ use fernwart_certs::sha256;
 use fernwart_certs::tls::{self, ServerConfig};
 use fernwart_protocol::id::{Digest, PublicKey};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
 use std::time::SystemTime;
 
 impl InUse {
@@ -83,8 +82,7 @@ async fn approved(home: &HubHome) -> Result<Hub, StartError> {
 
 fn write_next(home: &HubHome, approved: &Hub) -> Result<(Digest, PublicKey), HomeError> {
     let path = home.path().join("next-keys.lock");
-    let io = |source| HomeError::Io(FileError::at("writing", &path)(source));
-    let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    let lock = keyfile::open_lock(&path).map_err(HomeError::Key)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::InProgress)?;
     let current = Rotating::read(home.path())?.in_use(Some(approved))?.authority;
     let next = (2..=MOST)

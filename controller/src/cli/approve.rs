@@ -341,7 +341,12 @@ async fn put_through_with(
         note!("This is approved already, as it stands; nothing was proposed.");
         return Ok(());
     }
-    let approver = ApproverHome::open(&homes.approver()).ok();
+    let approver = match ApproverHome::open(&homes.approver()) {
+        Ok(home) => Some(home),
+        // A key that is there and cannot be used is not the same as none.
+        Err(error) if ApproverHome::exists(&homes.approver()) => return Err(error.into()),
+        Err(_) => None,
+    };
     let proposer = approver.as_ref().map(ApproverHome::public);
     let mut draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
     draft = draft.above(beside.above);

@@ -66,7 +66,11 @@ fn read_line(command: &Join) -> Result<Invitation, Failure> {
                 .now("fernwart join --invitation FILE, or -"));
         }
     };
-    read.map_err(|error| Failure::new(Exit::Usage, "FW-CLI-10", format!("the invitation cannot be read: {error}")))?;
+    let from = command.file.as_deref().unwrap_or(Path::new("-")).display();
+    read.map_err(|error| {
+        Failure::new(Exit::Usage, "FW-CLI-10", format!("the invitation cannot be read from {from}: {error}"))
+            .now("name the file that holds the line fw1-…, or - for standard input")
+    })?;
     let bad = |error: fernwart_certs::invitation::BadInvitation| {
         Failure::new(Exit::Usage, "FW-JOIN-21", error.to_string()).now("copy the whole line, from fw1- to its end")
     };

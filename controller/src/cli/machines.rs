@@ -332,17 +332,20 @@ pub(crate) struct Acknowledge {
 }
 
 pub(crate) fn acknowledge(command: &Acknowledge, homes: &HomePaths) -> Result<Exit, Failure> {
-    let health = with_session(homes, async |session| {
-        let row = one(session, &command.machine).await?;
-        session.acknowledge(row.id).await?;
-        Ok(row.health())
+    let (before, after) = with_session(homes, async |session| {
+        let before = one(session, &command.machine).await?;
+        session.acknowledge(before.id).await?;
+        let after = one(session, &command.machine).await?;
+        Ok((before, after))
     })?;
-    match health {
-        MachineHealth::Known(Verdict::Crit(alarm)) => {
-            note!("{}: acknowledged: {}", command.machine, escaped(alarm.as_raw()))
+    let name = &before.name;
+    match (before.health(), after.health()) {
+        // An alarm stands in place of the health until it is acknowledged.
+        (before, after) if before == after => {
+            note!("{name}: there was no alarm; findings of a diagnosis go away when they are repaired")
         }
-        MachineHealth::Known(_) => note!("{}: there was no alarm", command.machine),
-        MachineHealth::Other(_) => note!("{}: acknowledged, whatever it was: update this program", command.machine),
+        (MachineHealth::Known(Verdict::Crit(alarm)), _) => note!("{name}: acknowledged: {}", escaped(alarm.as_raw())),
+        _ => note!("{name}: acknowledged"),
     }
     Ok(Exit::Done)
 }

@@ -130,6 +130,8 @@ pub enum No {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     rules: Option<File>,
+    /// How looking is handled where the file cannot be read.
+    look_without_rules: Mode,
     /// SHA-256 of the file.
     pub hash: Digest,
 }
@@ -165,12 +167,15 @@ impl Policy {
         if file.act.windows.iter().any(Window::is_on_no_day) {
             return Err(BadPolicy::NoDay);
         }
-        Ok(Self { rules: Some(file), hash: sha256(text.as_bytes()) })
+        Ok(Self { rules: Some(file), look_without_rules: Mode::Allow, hash: sha256(text.as_bytes()) })
     }
 
-    /// The policy in force when the file cannot be read: diagnosis only.
-    pub fn unreadable(text: &[u8]) -> Self {
-        Self { rules: None, hash: sha256(text) }
+    /// The policy in force when the file cannot be read: diagnosis only, and not even that where
+    /// the text or `former`, the policy before it, forbids looking. A mistake loosens nothing.
+    pub fn unreadable(text: &[u8], former: Option<&Self>) -> Self {
+        let is_forbidden = former.is_some_and(|former| former.look() == Mode::Never) || forbids_looks(text);
+        let look_without_rules = if is_forbidden { Mode::Never } else { Mode::Allow };
+        Self { rules: None, look_without_rules, hash: sha256(text) }
     }
 
     /// Whether the file could be read.
@@ -180,7 +185,7 @@ impl Policy {
 
     /// How looking is handled.
     pub fn look(&self) -> Mode {
-        self.rules.as_ref().map_or(Mode::Allow, |file| file.look.mode)
+        self.rules.as_ref().map_or(self.look_without_rules, |file| file.look.mode)
     }
 
     /// How acting is handled.
@@ -216,6 +221,8 @@ impl Policy {
             // A script that the owner forbids by name is refused even as a dry run.
             let own = script.zip(self.rules.as_ref()).and_then(|(name, file)| file.script.get(name));
             return match self.look() {
+                // Which scripts the owner forbids is not known.
+                Mode::Allow if self.rules.is_none() && script.is_some() => refused(Refusal::PolicyUnreadable),
                 _ if own.is_some_and(|own| own.mode == Mode::Never) => refused(Refusal::OwnerForbids),
                 Mode::Allow => Ok(Rule("look.mode = allow")),
                 Mode::Notify => Ok(Rule("look.mode = notify")),
@@ -255,6 +262,25 @@ impl Policy {
     }
 }
 
+/// Whether a text that is no policy says all the same that nobody may look: by any mode but the two
+/// that allow it, or, where it is no TOML, by a `never` anywhere after `look` in one section.
+fn forbids_looks(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    if let Ok(table) = toml::from_str::<toml::Table>(&text) {
+        let mode = table.get("look").and_then(|look| look.get("mode"));
+        return mode.is_some_and(|mode| !matches!(mode.as_str(), Some("allow" | "notify")));
+    }
+    let mut is_about_looks = false;
+    text.lines().map(|line| line.split('#').next().unwrap_or_default()).any(|line| {
+        if line.contains("look") {
+            is_about_looks = true;
+        } else if line.trim_start().starts_with('[') {
+            is_about_looks = false;
+        }
+        is_about_looks && line.contains("never")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,10 +308,46 @@ mod tests {
     fn a_policy_with_an_unknown_key_allows_nothing_but_diagnosis() {
         let text = format!("{TRUSTED}\nsurprise = true\n");
         assert!(Policy::from_toml(&text).is_err());
-        let policy = Policy::unreadable(text.as_bytes());
+        let policy = Policy::unreadable(text.as_bytes(), None);
         assert_eq!((policy.is_readable(), policy.asked()), (false, &[][..]));
+        let reads: BundleName = "read-only".parse().expect("a name");
+        let script = policy.judge(ActionKind::Look, Some(&reads), &Owner::default(), Some(NOW));
+        assert_eq!(script, Err(No::Refused(Refusal::PolicyUnreadable)), "the owner may have forbidden it by name");
         assert!(judge(&policy, ActionKind::Look, Owner::default()).is_ok());
         assert_eq!(judge(&policy, ActionKind::Act, Owner::default()), Err(No::Refused(Refusal::PolicyUnreadable)));
+    }
+
+    #[test]
+    fn a_mistake_in_a_policy_that_forbids_diagnosis_does_not_allow_it() {
+        let forbidding = [
+            "[look]\nmode = \"never\"\n[act]\nmode = \"nevr\"\n",
+            "[look]\nmode = \"nevr\"\n[act]\nmode = \"never\"\n",
+            "look = { mode = \"never\" }\n",
+            "look.mode = \"never\"\nact.mode = ",
+            "[look]\nmode = \"never\n[act]\nmode = \"ask\"",
+            "[look]\nmode = 7\n",
+            "[ look ]\nmode = 'never'\n[act\n",
+        ];
+        let look = |policy: &Policy| judge(policy, ActionKind::Look, Owner::default());
+        for text in forbidding {
+            assert!(Policy::from_toml(text).is_err(), "{text}");
+            let policy = Policy::unreadable(text.as_bytes(), None);
+            assert_eq!(look(&policy), Err(No::Refused(Refusal::OwnerForbids)), "{text}");
+        }
+        let allowing = [
+            "[look]\nmode = \"allow\"\n[act]\nmode = \"nevr\"\n",
+            "[look]\nmode = \"allow\n[act]\nmode = \"never\"\n",
+            "# look: never\n[look]\nmode = \"notify\"\n",
+            "",
+            "\u{fffd}",
+        ];
+        for text in allowing {
+            assert!(look(&Policy::unreadable(text.as_bytes(), None)).is_ok(), "{text}");
+        }
+        // A file that has become unreadable is no permission either.
+        let former = Policy::from_toml("[look]\nmode = \"never\"\n[act]\nmode = \"never\"\n").expect("a policy");
+        let gone = Policy::unreadable(b"", Some(&former));
+        assert!(look(&gone).is_err() && look(&Policy::unreadable(b"", Some(&gone))).is_err());
     }
 
     #[test]

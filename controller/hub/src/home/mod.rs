@@ -198,8 +198,7 @@ impl HubHome {
             }
         }
         let path = self.path.join("lock");
-        let io = |source| HomeError::Io(FileError::at("writing", &path)(source));
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+        let lock = keyfile::open_lock(&path).map_err(HomeError::Key)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::InUse(self.path.clone()))?;
         // Held until the last clone of this home is gone.
         let _ = self.lock.set(lock);
