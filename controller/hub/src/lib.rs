@@ -86,6 +86,9 @@ pub enum StartError {
     /// A newer program has written its store.
     #[error("opening the hub's store")]
     NewerStore(#[source] StoreError),
+    /// Its store is no database any more.
+    #[error("opening the hub's store")]
+    DamagedStore(#[source] StoreError),
     /// Its catalogue cannot be used.
     #[error("reading the published catalogue")]
     Catalogue(#[source] PublishedError),
@@ -335,6 +338,7 @@ async fn open_store(environment: &Environment, home: &HubHome) -> Result<Store, 
     home.refuse_lost_store().map_err(StartError::Home)?;
     let store = Store::open_on(environment.disk.clone(), &home.store()).await.map_err(|error| match error {
         StoreError::Newer(_) => StartError::NewerStore(error),
+        StoreError::NoDatabase(_) => StartError::DamagedStore(error),
         error => StartError::Store(error),
     })?;
     match store.compact(home.free_bytes()).await {

@@ -156,8 +156,8 @@ async fn collect(mut newcomer: Newcomer, wait: Wait, mut is_shown: bool) -> Resu
     let begun = Instant::now();
     let progress = waiting(wait);
     loop {
-        let mut asking = Box::pin(newcomer.offered());
-        let at_once = tokio::time::timeout(GLANCE, &mut asking).await;
+        let mut request = Box::pin(newcomer.offered());
+        let at_once = tokio::time::timeout(GLANCE, &mut request).await;
         if at_once.is_err() && !is_shown {
             is_shown = true;
             progress.suspend(|| {
@@ -171,9 +171,9 @@ async fn collect(mut newcomer: Newcomer, wait: Wait, mut is_shown: bool) -> Resu
         };
         let answer = match at_once {
             Ok(answer) => Ok(answer),
-            Err(_) => tokio::time::timeout(left, &mut asking).await,
+            Err(_) => tokio::time::timeout(left, &mut request).await,
         };
-        drop(asking);
+        drop(request);
         match answer {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(offered))) => {

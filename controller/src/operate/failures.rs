@@ -1,6 +1,7 @@
 //! Explains why a hub does not start.
 
 use crate::failure::{Exit, Failure, chain};
+use fernwart_certs::issue::IssueError;
 use fernwart_hub::PublishedError;
 use fernwart_hub::{HomeError, StartError};
 use std::io::ErrorKind;
@@ -9,9 +10,8 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let text = chain(&error);
         match &error {
-            StartError::Home(HomeError::NotAHub(_)) => {
-                Self::new(Exit::Usage, "FW-HUB-20", text).now("fernwart init makes one")
-            }
+            StartError::Home(HomeError::NotAHub(_)) => Self::new(Exit::Usage, "FW-HUB-20", text)
+                .now("name the folder that holds hub.toml with --home; fernwart init makes a new hub"),
             StartError::Home(HomeError::InUse(_)) => {
                 Self::new(Exit::Failed, "FW-HUB-21", text).now("stop the other one first")
             }
@@ -29,6 +29,12 @@ impl From<StartError> for Failure {
             },
             StartError::Catalogue(PublishedError::File(error)) if error.system().is_none() => {
                 Self::new(Exit::Refused, "FW-HUB-23", text).now("look who has changed it, then put it right")
+            }
+            StartError::Home(HomeError::Authority(IssueError::File(error))) if error.system().is_none() => {
+                Self::new(Exit::Refused, "FW-HUB-23", text).now("look who has changed it, then put it right")
+            }
+            StartError::DamagedStore(_) => {
+                Self::new(Exit::Refused, "FW-HUB-36", text).now("bring it back out of a backup: fernwart restore")
             }
             StartError::Home(HomeError::Authority(_)) => {
                 Self::new(Exit::Refused, "FW-HUB-23", text).now("bring it back out of a backup: fernwart restore")
@@ -57,7 +63,8 @@ impl From<StartError> for Failure {
             StartError::ListenMetrics { .. } => {
                 Self::new(Exit::Failed, "FW-HUB-30", text).now("choose another address with --metrics")
             }
-            _ => Self::new(Exit::Failed, "FW-HUB-25", text).now("is there room on the disk (df -h)?"),
+            _ => Self::new(Exit::Failed, "FW-HUB-25", text)
+                .now("look at the file it names, and whether there is room on the disk (df -h)"),
         }
     }
 }

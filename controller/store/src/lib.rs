@@ -37,7 +37,8 @@ use fernwart_protocol::text::MachineName;
 use roster::Roster;
 use sqlx::any::{AnyArguments, AnyPoolOptions, AnyRow};
 use sqlx::{AnyConnection, AnyPool, Connection, Row};
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -49,6 +50,9 @@ pub enum StoreError {
     /// The database failed.
     #[error("the store's database failed")]
     Sql(#[source] sqlx::Error),
+    /// The file is damaged, or never was one.
+    #[error("{0} is no database: it was damaged or replaced")]
+    NoDatabase(PathBuf),
     /// A newer program has written it.
     #[error("a newer version of this program has written the store: it has step {0} of the tables' shape")]
     Newer(i64),
@@ -92,6 +96,17 @@ pub struct Store {
 /// Number of connections: one writes, the others read; more do not help an embedded database.
 const CONNECTIONS: u32 = 4;
 
+/// Whether a file begins like an SQLite database, or is empty or missing and may become one. A pool
+/// of connections would try a damaged file again and again, and in the end report only the time.
+fn begins_like_a_database(path: &Path) -> bool {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    let mut begin = Vec::new();
+    match std::fs::File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut begin)) {
+        Ok(0) | Err(_) => true,
+        Ok(_) => begin == MAGIC,
+    }
+}
+
 static DRIVERS: Once = Once::new();
 
 impl Store {
@@ -108,6 +123,9 @@ impl Store {
     /// # Errors
     /// When it cannot be opened or brought up to date.
     pub async fn open_on(disk: Option<Arc<dyn Disk>>, path: &Path) -> Result<Self, StoreError> {
+        if !begins_like_a_database(path) {
+            return Err(StoreError::NoDatabase(path.to_owned()));
+        }
         let url = format!("sqlite://{}?mode=rwc", path.display());
         let (pool, roster) = disk::ask(&disk, Self::connect(&url)).await?;
         let writer = writer::start(disk.clone(), pool.clone(), roster.clone());

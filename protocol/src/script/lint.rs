@@ -359,9 +359,9 @@ fn kind_of(inner: &mut Reader<'_, '_>, word: &KindWord) -> Option<Kind> {
             let pattern = match pattern {
                 None => None,
                 Some(text) => {
-                    let whole_text = format!("^(?:{})$", text.get_ref());
+                    let anchored = format!("^(?:{})$", text.get_ref());
                     // Small limits are enough for a pattern of a few characters.
-                    match RegexBuilder::new(&whole_text).size_limit(256 * 1024).dfa_size_limit(256 * 1024).build() {
+                    match RegexBuilder::new(&anchored).size_limit(256 * 1024).dfa_size_limit(256 * 1024).build() {
                         Ok(pattern) => Some(pattern),
                         Err(error) => {
                             let why = error.to_string();

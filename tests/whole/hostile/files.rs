@@ -339,7 +339,8 @@ fn a_hub_with_a_missing_or_foreign_store_refuses_to_start() {
         command.arg("20").arg(fernwart_tests::program("fernwart")).arg("--home").arg(world.shop()).arg("serve");
         run(&mut command)
     };
-    let evils: [(&str, &dyn Fn()); 3] = [
+    let evils: [(&str, &dyn Fn()); 4] = [
+        ("damaged", &|| std::fs::write(&store, [0xa5; 300]).expect("damaged")),
         ("emptied", &|| drop(std::fs::File::create(&store).expect("emptied"))),
         ("gone", &|| std::fs::remove_file(&store).expect("removed")),
         ("another shop's", &|| assert!(std::fs::copy(&foreign, &store).expect("exchanged") > 0)),
@@ -348,6 +349,7 @@ fn a_hub_with_a_missing_or_foreign_store_refuses_to_start() {
         evil();
         let output = serve().exits(3);
         assert!(output.err.contains("FW-HUB-36") && output.err.contains("store.sqlite"), "{what}: {output:?}");
+        assert!(output.err.contains("fernwart restore"), "{what}: {output:?}");
         std::fs::copy(&kept, &store).expect("put back");
         mode(&store, 0o600);
     }
@@ -422,4 +424,26 @@ fn enrolling_with_an_unsafe_folder_or_endless_policy_spends_no_invitation() {
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out.lines().count(), 1, "and nobody else waits");
     let key = run(&mut fernwart_tests::staff_command(&open, &["approver", "new"]));
     assert!(key.code != 0 && !open.join("approver").join("approver.key").exists(), "{key:?}");
+}
+
+#[test]
+fn a_hub_whose_lock_is_no_plain_file_does_not_wait_for_it() {
+    let mut world = World::new();
+    world.hub.stop();
+    let (lock, victim) = (world.shop().join("hub/lock"), world.path().join("victim"));
+    let serve = || {
+        let mut command = std::process::Command::new("timeout");
+        command.arg("20").arg(fernwart_tests::program("fernwart")).arg("--home").arg(world.shop()).arg("serve");
+        run(&mut command)
+    };
+    std::fs::remove_file(&lock).expect("removed");
+    assert!(std::process::Command::new("mkfifo").arg(&lock).status().is_ok_and(|status| status.success()));
+    let output = serve().exits(3);
+    assert!(output.err.contains("is not a plain file") && output.err.contains("FW-HUB-23"), "{output:?}");
+    std::fs::remove_file(&lock).expect("removed");
+    std::os::unix::fs::symlink(&victim, &lock).expect("a link");
+    let output = serve().exits(3);
+    assert!(output.err.contains("is not a plain file") && !victim.exists(), "{output:?}");
+    std::fs::remove_file(&lock).expect("removed");
+    world.restart_hub();
 }
