@@ -27,7 +27,7 @@ const HERE: &[(&str, &str, &str)] = &[
     ),
     (
         "FW-HUB-36",
-        "the hub's store has gone, was emptied, or is another shop's; nothing was changed",
+        "the hub's store has gone, was emptied or damaged, or is another organisation's; nothing was changed",
         "bring it back out of a backup: fernwart restore",
     ),
     (
@@ -44,7 +44,7 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-15", "it was stopped from outside", "start it again"),
     (
         "FW-CLI-17",
-        "a machine's agent is too old for what would be ordered; nothing was sent to it",
+        "a machine's agent is too old for what would be ordered, or has not sent its key for secrets; nothing was sent to it",
         "update the agent on that machine",
     ),
     ("FW-CLI-18", "an answer is of a newer version than this program reads", "update this program"),
@@ -198,7 +198,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "look who has changed it; then chmod and chown as the message says",
     ),
     ("FW-HUB-24", "the address cannot be listened on", "choose another with --listen"),
-    ("FW-HUB-25", "the hub's store or catalogue cannot be used", "is there room on the disk (df -h)?"),
+    (
+        "FW-HUB-25",
+        "the hub's store or catalogue cannot be used",
+        "look at the file it names, and whether there is room on the disk (df -h)",
+    ),
     (
         "FW-HUB-29",
         "metrics are told without a password, so only on the hub's own computer",

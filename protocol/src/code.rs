@@ -231,7 +231,7 @@ codes! {
         OwnerForbids = "FW-OWN-01", "the owner's policy says never";
         OwnerDeclined = "FW-OWN-02", "the owner said no";
         OwnerSilent = "FW-OWN-03", "the owner did not answer";
-        PolicyUnreadable = "FW-OWN-04", "the owner's policy cannot be read, so only diagnosis is allowed";
+        PolicyUnreadable = "FW-OWN-04", "the owner's policy cannot be read, so nothing but diagnosis is allowed";
         ClockImplausible = "FW-GATE-14", "the machine's clock is implausible";
         NoJournal = "FW-GATE-15", "the journal cannot be written";
         LedgerFull = "FW-GATE-16", "too many orders are kept already";

@@ -114,6 +114,11 @@ fn doctor_show_limits_and_other_small_commands_work() {
     std::fs::write(&policy, "[look]\nmode = \"never\"\n[act]\nmode = \"nevr\"\n").expect("written");
     let refused = world.technician(&["diagnose", "kasse-1"]).exits(3);
     assert!(refused.err.contains("FW-OWN-01"), "a mistake loosens nothing: {}", refused.err);
+    std::fs::write(&policy, "").expect("written");
+    let refused = world.technician(&["diagnose", "kasse-1"]).exits(3);
+    assert!(refused.err.contains("FW-OWN-01"), "nor does a file that was cut: {}", refused.err);
+    std::fs::write(&policy, "[look]\nmode = \"allow\"\n[act]\nmode = \"never\"\n").expect("written");
+    world.technician(&["diagnose", "kasse-1", "--section", "power", "--fail-on", "never"]);
     std::fs::write(&policy, "surprise = true").expect("written");
     machine.owner(&["policy", "check"]).exits(1);
     let output = world.technician(&["diagnose", "kasse-1", "--section", "power"]);

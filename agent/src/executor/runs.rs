@@ -60,10 +60,7 @@ impl Executor {
         let former = last.as_ref().map(|last| last.policy.clone());
         let policy = Arc::new(policy.unwrap_or_else(|why| {
             warn!(why, "the policy is rejected; nothing but diagnosis is allowed, and that only if it was");
-            match &read {
-                Ok(text) => Policy::unreadable(text.as_bytes(), None),
-                Err(_) => Policy::unreadable(&[], former.as_deref()),
-            }
+            Policy::unreadable(read.as_deref().unwrap_or_default().as_bytes(), former.as_deref())
         }));
         *last = Some(LastPolicy { read, policy: policy.clone() });
         policy

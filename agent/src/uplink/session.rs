@@ -75,16 +75,16 @@ impl Uplink {
             served.tasks.spawn(fetch(served.link.clone(), state.dial.versions, self.executor.clone()));
         }
         let result = self.serve(state, &mut served, hint, receive, backoff).await;
-        // What the hub has sent until now still reaches the executor: the link's tasks live until
-        // it knows that the link is gone.
-        self.part(state).await;
-        drop(served);
+        self.part(state, &mut served.tasks).await;
         result
     }
 
     /// Tells the executor that the link is gone, and waits for the current data for the next
     /// hello. Outdated data would look as if this machine had lost records.
-    async fn part(&mut self, state: &mut ExecutorState) {
+    ///
+    /// What the hub has sent until now still reaches the executor: the link's tasks live until it
+    /// knows that the link is gone, and no longer.
+    async fn part(&mut self, state: &mut ExecutorState, tasks: &mut JoinSet<()>) {
         let executor = self.executor.clone();
         let informing = executor.send(ToExecutor::Unlinked);
         tokio::pin!(informing);
@@ -92,7 +92,10 @@ impl Uplink {
         loop {
             tokio::select! {
                 biased;
-                () = &mut informing, if !informed => informed = true,
+                () = &mut informing, if !informed => {
+                    informed = true;
+                    tasks.abort_all();
+                }
                 () = self.stop.cancelled() => return,
                 message = self.from_executor.recv() => match message {
                     Some(ToUplink::About(about)) => {

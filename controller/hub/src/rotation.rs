@@ -82,7 +82,7 @@ async fn approved(home: &HubHome) -> Result<Hub, StartError> {
 
 fn write_next(home: &HubHome, approved: &Hub) -> Result<(Digest, PublicKey), HomeError> {
     let path = home.path().join("next-keys.lock");
-    let lock = keyfile::open_lock(&path).map_err(HomeError::Key)?;
+    let lock = keyfile::open_lock(&path).map_err(HomeError::of_lock)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::InProgress)?;
     let current = Rotating::read(home.path())?.in_use(Some(approved))?.authority;
     let next = (2..=MOST)

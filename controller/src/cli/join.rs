@@ -177,7 +177,7 @@ async fn collect(mut newcomer: Newcomer, wait: Wait, mut is_shown: bool) -> Resu
         match answer {
             Ok(Ok(None)) => {}
             Ok(Ok(Some(offered))) => {
-                newcomer.complete(offered).await.map_err(no_catalogue)?;
+                newcomer.complete(offered).await?;
                 progress.finish_and_clear();
                 say("You are on the staff list.\n")?;
                 note!("Next: fernwart ls");

@@ -335,13 +335,14 @@ pub(crate) fn acknowledge(command: &Acknowledge, homes: &HomePaths) -> Result<Ex
     let (before, after) = with_session(homes, async |session| {
         let before = one(session, &command.machine).await?;
         session.acknowledge(before.id).await?;
-        let after = one(session, &command.machine).await?;
+        // It is acknowledged, whether or not the machine can be looked up again.
+        let after = one(session, &command.machine).await.ok();
         Ok((before, after))
     })?;
     let name = &before.name;
-    match (before.health(), after.health()) {
+    match (before.health(), after.map(|after| after.health())) {
         // An alarm stands in place of the health until it is acknowledged.
-        (before, after) if before == after => {
+        (before, Some(after)) if before == after => {
             note!("{name}: there was no alarm; findings of a diagnosis go away when they are repaired")
         }
         (MachineHealth::Known(Verdict::Crit(alarm)), _) => note!("{name}: acknowledged: {}", escaped(alarm.as_raw())),

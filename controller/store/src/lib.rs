@@ -98,7 +98,12 @@ const CONNECTIONS: u32 = 4;
 
 /// Whether a file begins like an SQLite database, or is empty or missing and may become one. A pool
 /// of connections would try a damaged file again and again, and in the end report only the time.
+/// A write-ahead log beside it may still repair its beginning.
 fn begins_like_a_database(path: &Path) -> bool {
+    let log = path.with_extension("sqlite-wal");
+    if log.metadata().is_ok_and(|data| data.len() > 0) {
+        return true;
+    }
     const MAGIC: &[u8] = b"SQLite format 3\0";
     let mut begin = Vec::new();
     match std::fs::File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut begin)) {

@@ -1,6 +1,7 @@
 //! The owner's policy: `policy.toml`. Only the machine's owner can loosen it, on the machine.
 //!
-//! An unknown key or an unreadable file allows nothing but diagnosis; the status shows that.
+//! An unknown key or an unreadable file allows nothing but diagnosis, and not even that where it
+//! may be forbidden; the status shows that.
 //! Pure: the caller reads the file.
 
 mod window;
@@ -262,23 +263,28 @@ impl Policy {
     }
 }
 
-/// Whether a text that is no policy says all the same that nobody may look: by any mode but the two
-/// that allow it, or, where it is no TOML, by a `never` anywhere after `look` in one section.
+/// Whether a text that is no policy may forbid looking: it does not say in its own section that
+/// looking is allowed, and it mentions `look` or `never`.
 fn forbids_looks(text: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(text);
+    let text = String::from_utf8_lossy(text).to_lowercase();
+    let lines = || text.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let is_allowed = |text: &str| (text.contains("allow") || text.contains("notify")) && !text.contains("never");
+    let says = |word: &str| lines().any(|line| line.contains(word));
     if let Ok(table) = toml::from_str::<toml::Table>(&text) {
-        let mode = table.get("look").and_then(|look| look.get("mode"));
-        return mode.is_some_and(|mode| !matches!(mode.as_str(), Some("allow" | "notify")));
+        let mode = table.get("look").and_then(|look| look.get("mode")?.as_str());
+        return match mode {
+            Some(mode) => !matches!(mode, "allow" | "notify"),
+            None => table.contains_key("look") || says("never"),
+        };
     }
-    let mut is_about_looks = false;
-    text.lines().map(|line| line.split('#').next().unwrap_or_default()).any(|line| {
-        if line.contains("look") {
-            is_about_looks = true;
-        } else if line.trim_start().starts_with('[') {
-            is_about_looks = false;
-        }
-        is_about_looks && line.contains("never")
-    })
+    // The lines from the one that names it to the next section's.
+    let section: String = lines()
+        .skip_while(|line| !line.contains("look"))
+        .enumerate()
+        .take_while(|(nth, line)| *nth == 0 || !line.trim_start().starts_with('['))
+        .flat_map(|(_, line)| [line, "\n"])
+        .collect();
+    if section.is_empty() { says("never") } else { !is_allowed(&section) }
 }
 
 #[cfg(test)]
@@ -327,6 +333,13 @@ mod tests {
             "[look]\nmode = \"never\n[act]\nmode = \"ask\"",
             "[look]\nmode = 7\n",
             "[ look ]\nmode = 'never'\n[act\n",
+            "look = \"never\"\n",
+            "[[look]]\nmode = \"never\"\n",
+            "[look]\nmod = \"never\"\n[act]\nmode = \"ask\"\n",
+            "[Lok]\nmode = \"never\"\n",
+            "[look]\nmode = \"Never\"\n[act\n",
+            "[look]\nmode = \"nevr\"\n[act\n",
+            "[look]\n",
         ];
         let look = |policy: &Policy| judge(policy, ActionKind::Look, Owner::default());
         for text in forbidding {
@@ -338,6 +351,8 @@ mod tests {
             "[look]\nmode = \"allow\"\n[act]\nmode = \"nevr\"\n",
             "[look]\nmode = \"allow\n[act]\nmode = \"never\"\n",
             "# look: never\n[look]\nmode = \"notify\"\n",
+            "[look]\nmode = \"Notify\"\nsurprise = 1\n[act]\nmode = \"never\"\n",
+            "surprise = 1\n",
             "",
             "\u{fffd}",
         ];

@@ -4,6 +4,16 @@ use fernwart_certs::issue::IssueError;
 use fernwart_certs::keyfile::{FileError, KeyFileError};
 use std::path::PathBuf;
 
+impl HomeError {
+    /// A file that only serves to be locked cannot be opened.
+    pub(crate) fn of_lock(error: KeyFileError) -> Self {
+        match error {
+            KeyFileError::Io(error) => Self::Io(error),
+            error => Self::Key(error),
+        }
+    }
+}
+
 /// The folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {

@@ -198,7 +198,7 @@ impl HubHome {
             }
         }
         let path = self.path.join("lock");
-        let lock = keyfile::open_lock(&path).map_err(HomeError::Key)?;
+        let lock = keyfile::open_lock(&path).map_err(HomeError::of_lock)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::InUse(self.path.clone()))?;
         // Held until the last clone of this home is gone.
         let _ = self.lock.set(lock);
