@@ -149,7 +149,14 @@ impl Presence {
         self.say_to_all(&Control::Lock(envelope.clone())).await;
     }
 
+    /// Says goodbye to all machines, as the last message of each control stream.
     pub(crate) async fn goodbye(&self, retry_after_ms: u32) {
         self.say_to_all(&Control::Goodbye { retry_after_ms }).await;
+        for linked in self.all() {
+            // A stream that is dropped unfinished is reset, and a goodbye still on its way is lost.
+            if let Ok(mut control) = linked.control.try_lock() {
+                control.finish();
+            }
+        }
     }
 }
