@@ -118,7 +118,8 @@ fn doctor_show_limits_and_other_small_commands_work() {
     let refused = world.technician(&["diagnose", "kasse-1"]).exits(3);
     assert!(refused.err.contains("FW-OWN-01"), "nor does a file that was cut: {}", refused.err);
     std::fs::write(&policy, "[look]\nmode = \"allow\"\n[act]\nmode = \"never\"\n").expect("written");
-    world.technician(&["diagnose", "kasse-1", "--section", "power", "--fail-on", "never"]);
+    let output = world.technician(&["diagnose", "kasse-1", "--section", "power"]);
+    assert!(matches!(output.code, 0 | 1), "the owner allows it: {}", output.err);
     std::fs::write(&policy, "surprise = true").expect("written");
     machine.owner(&["policy", "check"]).exits(1);
     let output = world.technician(&["diagnose", "kasse-1", "--section", "power"]);

@@ -75,7 +75,7 @@ fn a_policy_that_others_can_write_allows_only_diagnosis() {
             // No file in that folder is trusted, not even the machine's identity.
             assert!(status.code == 5 && status.err.contains("FW-OWN-24") && check.code == 5, "{what}: {status:?}");
         } else {
-            assert!(status.code == 0 && status.out.contains("Nur prüfen"), "{what}: {status:?}");
+            assert!(status.code == 0 && status.out.contains("Höchstens prüfen"), "{what}: {status:?}");
             assert!(check.code == 1 && check.out.contains("NOT OK    your rules"), "{what}: {check:?}");
         }
         mode(&home, 0o700);
