@@ -6,7 +6,7 @@
 //!                    revoke(run) ends both
 //! ```
 //! The reader takes pieces at the pace that QUIC's flow control allows, and a window of them
-//! waits for it. A script must not be slowed by whoever watches it, so what finds no room is
+//! waits for it. A slow watcher must not slow a script, so what finds no room is
 //! left out: its report has it, and the technician's program says how much was not shown. In
 //! two processes a channel would be a socket pair, named by its run as here.
 

@@ -4,7 +4,7 @@
 //! A safe file is a plain file, owned by its reader, with no excess rights for others, and not too
 //! long. It is no symbolic link, and no folder on its path lets another user replace it.
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -239,32 +239,28 @@ pub fn open_alone(path: &Path) -> Result<File, KeyFileError> {
 /// # Errors
 /// When it is no plain file, or cannot be made.
 pub fn open_lock(path: &Path) -> Result<File, KeyFileError> {
-    let failed = |error| KeyFileError::Io(FileError::at("opening", path)(error));
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(descriptor) => File::from(descriptor),
-        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(KeyFileError::NotPlain { path: path.to_owned() }),
-        Err(error) => return Err(failed(error.into())),
-    };
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(KeyFileError::NotPlain { path: path.to_owned() });
-    }
-    Ok(file)
+    Ok(open_regular(path, OFlags::RDWR | OFlags::CREATE)?.0)
 }
 
-fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileError> {
-    let failed = |error| KeyFileError::Io(FileError::at("reading", path)(error));
+/// Opens a regular file, without following a link or waiting for a pipe.
+fn open_regular(path: &Path, how: OFlags) -> Result<(File, Stat), KeyFileError> {
+    let failed = |error: Errno| KeyFileError::Io(FileError::at("reading", path)(error.into()));
     let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
         Ok(descriptor) => descriptor,
-        // A symbolic link, or a socket.
-        Err(Errno::LOOP | Errno::NXIO) => return Err(KeyFileError::NotPlain { path: path.to_owned() }),
-        Err(error) => return Err(failed(error.into())),
+        // A symbolic link, a socket, or a folder.
+        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(KeyFileError::NotPlain { path: path.to_owned() }),
+        Err(error) => return Err(failed(error)),
     };
-    let stat = rustix::fs::fstat(&descriptor).map_err(|e| failed(e.into()))?;
+    let stat = rustix::fs::fstat(&descriptor).map_err(failed)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(KeyFileError::NotPlain { path: path.to_owned() });
     }
+    Ok((File::from(descriptor), stat))
+}
+
+fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileError> {
+    let (file, stat) = open_regular(path, how)?;
     let mode = stat.st_mode & 0o7777;
     let (forbidden, roots) = match others {
         Others::Nothing => (0o077, false),
@@ -277,7 +273,7 @@ fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileE
     if stat.st_uid != me && !(roots && stat.st_uid == 0) {
         return Err(KeyFileError::Owner { path: path.to_owned(), owner: stat.st_uid, me });
     }
-    Ok(File::from(descriptor))
+    Ok(file)
 }
 
 /// Checks that only this user and root can replace this file, through its folder or any other

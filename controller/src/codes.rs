@@ -205,7 +205,7 @@ const HERE: &[(&str, &str, &str)] = &[
     ),
     (
         "FW-HUB-29",
-        "metrics are told without a password, so only on the hub's own computer",
+        "metrics are served without a password, so only on the hub's own computer",
         "take 127.0.0.1 or [::1], and have a collector on this computer ask for them",
     ),
     ("FW-HUB-31", "hub.toml is not right", "correct the line it names; addresses are in quotes: \"127.0.0.1:9464\""),

@@ -279,7 +279,7 @@ impl From<SignError> for Failure {
                 "another approver must sign: fernwart catalogue sign --key DIR"
             }
             SignError::Lasts { .. } => "is this computer's clock right? If so: sign nothing, and propose it anew",
-            _ => "sign nothing; whoever proposed it proposes it anew",
+            _ => "sign nothing; ask its proposer to propose it anew",
         };
         Self::new(Exit::Refused, "FW-CAT-07", chain(&error)).now(now)
     }

@@ -41,7 +41,7 @@ impl Place {
     #[must_use]
     pub fn with_network(mut self) -> Self {
         self.apart.push("--net");
-        // sysfs shows the network namespace of whoever mounted it, so it is mounted again.
+        // sysfs shows the network namespace of its mounter, so it is mounted again.
         self.script += "ip link set lo up\nmount -t sysfs sysfs /sys\n";
         self
     }

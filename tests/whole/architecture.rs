@@ -218,3 +218,19 @@ fn only_a_permitted_run_starts_a_script() {
         assert!(others.is_empty(), "{pattern}: {others:?}");
     }
 }
+
+#[test]
+fn functions_stay_short_and_files_do_not_import_each_other_in_rings() {
+    let counted = std::process::Command::new(root().join("tests/structure")).output();
+    let counted = match counted {
+        Ok(output) => output,
+        Err(error) if std::env::var_os("CI").is_none() => return eprintln!("skipped, python3 is missing: {error}"),
+        Err(error) => panic!("python3 is missing: {error}"),
+    };
+    let text = String::from_utf8_lossy(&counted.stdout).into_owned();
+    assert!(text.contains("functions over 80 lines 0\n"), "{text}");
+    assert!(text.contains("rings of files 0 "), "{text}");
+    let words = Regex::new(r"words of our own in names (\d+)").expect("a pattern");
+    let left: u32 = words.captures(&text).and_then(|found| found.get(1)?.as_str().parse().ok()).expect("a number");
+    assert!(left <= 29, "names use more words of our own than before: {text}");
+}

@@ -257,13 +257,13 @@ fn metrics_are_off_by_default_and_only_on_loopback() {
     let log = world.path().join("plain.log");
     let mut hub = Process::start(&mut staff_command(&world.shop(), &["serve"]), &log);
     wait_until("it listens", || hub.log().contains("hub is listening"));
-    assert!(!hub.log().contains("metrics are told"), "{}", hub.log());
+    assert!(!hub.log().contains("metrics are served"), "{}", hub.log());
     hub.stop();
     let settings = world.shop().join("hub/hub.toml");
     let text = std::fs::read_to_string(&settings).expect("settings");
     std::fs::write(&settings, format!("metrics = \"127.0.0.1:0\"\n{text}")).expect("written");
     let mut hub = Process::start(&mut staff_command(&world.shop(), &["serve"]), &world.path().join("told.log"));
-    wait_until("it tells them", || hub.log().contains("metrics are told page=http://127.0.0.1:"));
+    wait_until("it tells them", || hub.log().contains("metrics are served page=http://127.0.0.1:"));
     hub.stop();
     let output = run(&mut staff_command(&world.shop(), &["serve", "--metrics", "0.0.0.0:9464"])).exits(2);
     assert!(output.err.contains("FW-HUB-29") && output.err.contains("127.0.0.1"), "{}", output.err);

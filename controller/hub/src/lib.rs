@@ -99,7 +99,7 @@ pub enum StartError {
     #[error("issuing the hub's certificate")]
     Issue(#[source] fernwart_certs::issue::IssueError),
     /// The metrics address is not a loopback address.
-    #[error("metrics are told on this computer only, and {0} is not an address of it alone: take 127.0.0.1 or [::1]")]
+    #[error("metrics are served on this computer only, and {0} is not an address of it alone: take 127.0.0.1 or [::1]")]
     MetricsOpen(SocketAddr),
     /// The metrics port cannot be bound.
     #[error("listening on TCP {address} for metrics")]

@@ -38,7 +38,7 @@ pub fn run(command: &Serve, homes: &HomePaths) -> Result<Exit, Failure> {
         let shop = catalogue.as_ref().map(|catalogue| catalogue.shop.name.to_string());
         info!(address = %hub.address()?, shop = shop.as_deref().unwrap_or("(nothing published yet)"), "hub is listening");
         if let Some(address) = hub.metrics() {
-            info!(page = %format_args!("http://{address}/metrics"), "metrics are told");
+            info!(page = %format_args!("http://{address}/metrics"), "metrics are served");
         }
         let failed = tokio::select! {
             _ = terminate.recv() => false,

@@ -8,7 +8,7 @@
 //!
 //! - **Slow peers and peers that break rules are closed, with the reason.** A stream's first frame
 //!   must begin within ten seconds, a frame must come at 2 KiB a second, and answers must be read
-//!   as fast (`frame`). Whoever only asks too much waits: QUIC's limit of eight streams holds a
+//!   as fast (`frame`). A peer that only asks too much waits: QUIC's limit of eight streams holds a
 //!   machine back at its own end. Nothing is held against an address, because many peers share one.
 //!   `fernwart limits` prints all limits; [`crate::limits`] has their arithmetic.
 //! - **Memory is for bytes that have come** (`assembly`). A frame's body grows while it is read.
@@ -28,7 +28,7 @@
 //!   machines had machines that came back after 67 s; with 64 random bits, none had.
 //! - **A hub that starts sends a restart hint** (`quic/restart_hint.rs`). An idle agent sends
 //!   something only every 20 s, so it would notice a restarted hub late. The hint is one 16-byte
-//!   datagram from the hub's port to each address that it remembers. Whoever receives it sends
+//!   datagram from the hub's port to each address that it remembers. A receiver sends
 //!   something on the link, and QUIC's stateless reset, whose key is kept in the hub's home, ends
 //!   the dead link at once. The hint has no authority: a forged one costs one packet every two
 //!   seconds at most.

@@ -257,7 +257,7 @@ impl Session {
         Ok(JobStream { following, open: Some(orders), held, answered })
     }
 
-    /// Watches a job, whoever has submitted it, from its beginning.
+    /// Watches a job of any technician from its beginning.
     ///
     /// # Errors
     /// When the link breaks.

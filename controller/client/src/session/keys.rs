@@ -45,7 +45,7 @@ impl Session {
         self.request(&Request::Lock(lock)).await
     }
 
-    /// Turns away somebody who waits to be put on the staff list.
+    /// Rejects a person who waits for the staff list.
     ///
     /// # Errors
     /// When the hub says no, or the link breaks.

@@ -48,15 +48,15 @@
 //!   programs write to each other through the kernel.
 //! - **An account that owns a folder may exchange names in it** while root works there. In `writes`
 //!   and in the folders of a path parameter no symbolic link is followed (`nosymfollow`, Linux
-//!   5.10), whoever planted it. Our own scripts open a file once, look at what they have open, and
+//!   5.10). Our own scripts open a file once, look at what they have open, and
 //!   create with `set -C`. They know a hard link to another's file by its count of names.
 //! - **A script cannot see others' locks from processes of its own**: the kernel hides them. With
 //!   `sees_processes = true` it finds the machine's `/proc`, read-only, at `$FERNWART_PROC`.
 //!   `$FERNWART_OPEN_BY` has the numbers of the processes that have one of its path parameters
 //!   open, which `/proc` does not tell a cage. `lock-remove` decides by what holds the file, has it
 //!   open, or is named in it.
-//! - **A script that speaks to services can do what they can**, and is shown so to whoever signs
-//!   it. systemd does not answer a process that it cannot see. So where systemd is, such a script
+//! - **A script that speaks to services can do what they can**, and approvers are shown that before
+//!   they sign it. systemd does not answer a process that it cannot see. So where systemd is, such a script
 //!   sees all processes, and its unit ends whatever it leaves behind.
 
 pub(crate) mod group;
