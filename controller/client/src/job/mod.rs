@@ -35,8 +35,6 @@ pub struct Work {
     pub reason: Text<500>,
     /// How long the orders are valid.
     pub life: Duration,
-    /// Maximum number of machines at once; 0 leaves it to the hub.
-    pub parallel: u32,
     /// Whether orders for machines that are away are held for them.
     pub queued: bool,
 }
@@ -202,7 +200,7 @@ impl SealedJob {
         self.envelopes.len()
     }
 
-    /// Sets how many orders are carried out at once; 0 for as many as the hub allows.
+    /// Sets how many orders are carried out at once; as many as the hub allows unless set, or for 0.
     pub fn at_once(&mut self, parallel: u32) {
         self.head.parallel = parallel;
     }
@@ -236,7 +234,7 @@ impl Session {
             action: work.title(),
             reason: reason.clone(),
             orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
-            parallel: work.parallel,
+            parallel: 0,
         };
         Ok(SealedJob { head, orders, envelopes, too_old, life: *life, queued: work.queued })
     }

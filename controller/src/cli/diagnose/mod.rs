@@ -155,14 +155,8 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
         command.reason.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a reason has at most 500 bytes"))?;
     let sections = List::try_from(command.section.clone())
         .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "at most 16 sections"))?;
-    let work = Work {
-        action: Action::Diagnose { sections },
-        secrets: None,
-        reason,
-        life: command.timeout,
-        parallel: 0,
-        queued: false,
-    };
+    let work =
+        Work { action: Action::Diagnose { sections }, secrets: None, reason, life: command.timeout, queued: false };
     let mut sealed = session.seal(&selected, &work).await?;
     sealed.at_once(command.parallel.of(sealed.orders()));
     let mut answers = std::mem::take(&mut sealed.too_old);

@@ -281,8 +281,7 @@ fn work(how: &How, plan: &Plan, reason: Text<500>) -> Result<Work, Failure> {
         parameters: plan.parameters.clone(),
         dry_run: how.dry_run,
     };
-    let parallel = how.parallel.of(plan.machines.len());
-    Ok(Work { action, secrets: plan.secrets.clone(), reason, life: how.life, parallel, queued: how.queued })
+    Ok(Work { action, secrets: plan.secrets.clone(), reason, life: how.life, queued: how.queued })
 }
 
 /// What runs, on one line.
@@ -318,6 +317,7 @@ async fn follow(
     begun: Instant,
 ) -> Result<Exit, Failure> {
     let mut sealed = session.seal(&plan.machines, &work(how, plan, reason)?).await?;
+    sealed.at_once(how.parallel.of(plan.machines.len()));
     let mut shown = Shown {
         summary: Tally::of(plan.machines.len()),
         screen: Screen::new(how.output, plan.machines.len() == 1),
